@@ -21,11 +21,13 @@ FILE_WIDTH = 160  # characters of a line when the output is no terminal
 
 def main() -> None:
     """Measures one part, or without an argument the two of the hot path, in less than three minutes."""
-    parser = _parser()
-    arguments = parser.parse_args()
+    options = parser()
+    arguments = options.parse_args()
     rows = PARTS[arguments.part].rows if arguments.part in PARTS else ()
     if unknown := set(arguments.only) - set(rows):
-        parser.error(f"{arguments.part or 'it'} has no row {', '.join(sorted(unknown))}")
+        options.error(f"{arguments.part or 'it'} has no row {', '.join(sorted(unknown))}")
+    if bool(arguments.cluster) != bool(arguments.nodes):
+        options.error("--cluster and --nodes belong together: the coordinator, and its workers")
     console = Console(highlight=False, width=None if sys.stdout.isatty() else FILE_WIDTH)
     if arguments.part == PLOTS:
         uvloop.run(drawing.draw_all(console.print))
@@ -33,34 +35,41 @@ def main() -> None:
         uvloop.run(_measure(console, arguments))
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m bench", description="Tidemark's benchmarks.")
-    parser.add_argument(
+def parser() -> argparse.ArgumentParser:
+    """The parts and options of the command line."""
+    options = argparse.ArgumentParser(prog="python -m bench", description="Tidemark's benchmarks.")
+    options.add_argument(
         "part",
         nargs="?",
         choices=(*PARTS, PLOTS),
         help="measure only this part, and do not change latest.json; or draw docs/plots from the results",
     )
-    parser.add_argument("minutes", nargs="?", type=float, default=SOAK_MINUTES, help="duration of a soak")
-    parser.add_argument("--markdown", action="store_true", help="print the tables as Markdown")
-    parser.add_argument("--workers", type=int, default=1, help="of ingest: processes of the server")
-    parser.add_argument("--python", action="store_true", help="of ingest: the server decodes usage in Python")
-    parser.add_argument("--rate", type=float, default=1_000.0, help="of cost: events a second on average")
-    parser.add_argument("--days", type=float, default=62.0, help="of cost: how long events are kept")
-    parser.add_argument(
+    options.add_argument("minutes", nargs="?", type=float, default=SOAK_MINUTES, help="duration of a soak")
+    options.add_argument("--markdown", action="store_true", help="print the tables as Markdown")
+    options.add_argument("--workers", type=int, default=1, help="of ingest: processes of the server")
+    options.add_argument("--python", action="store_true", help="of ingest: the server decodes usage in Python")
+    options.add_argument("--rate", type=float, default=1_000.0, help="of cost: events a second on average")
+    options.add_argument("--days", type=float, default=62.0, help="of cost: how long events are kept")
+    options.add_argument(
         "--core", type=float, default=20.0, help="of cost: the price of one core, such as for a month"
     )
-    parser.add_argument("--gigabyte", type=float, default=0.1, help="of cost: that of 10**9 bytes of disk")
-    parser.add_argument("--scale", type=float, default=1.0, help="of rules: multiplies the alerts and customers")
-    parser.add_argument("--alerts", type=int, help="of rules: alerts of the large database of the row size")
+    options.add_argument("--gigabyte", type=float, default=0.1, help="of cost: that of 10**9 bytes of disk")
+    options.add_argument("--scale", type=float, default=1.0, help="of rules: multiplies the alerts and customers")
+    options.add_argument("--alerts", type=int, help="of rules: alerts of the large database of the row size")
     only = [name for name, part in PARTS.items() if part.rows]
-    parser.add_argument("--only", action="append", default=[], help=f"of {', '.join(only)}: only this row")
-    parser.add_argument("--events", type=int, default=sustained.EVENTS, help="of sustained: events that are sent")
-    parser.add_argument(
+    options.add_argument("--only", action="append", default=[], help=f"of {', '.join(only)}: only this row")
+    options.add_argument("--events", type=int, default=sustained.EVENTS, help="of sustained: events that are sent")
+    options.add_argument(
         "--seconds", type=float, default=sustained.SECONDS, help="of sustained: ends early after this time"
     )
-    parser.add_argument("--stored", type=int, default=0, help="of sustained: events in the table before")
-    return parser
+    options.add_argument("--stored", type=int, default=0, help="of sustained: events in the table before")
+    options.add_argument("--plain", default="", help="of nodes: URL of a PostgreSQL instead of the embedded one")
+    options.add_argument("--cluster", default="", help="of nodes: URL of a database on the coordinator of a cluster")
+    options.add_argument("--nodes", default="", help="of nodes: its workers, host:port,host:port")
+    options.add_argument(
+        "--servers", type=int, default=1, help="of nodes: servers at the same time, on the same usage"
+    )
+    return options
 
 
 async def _measure(console: Console, arguments: argparse.Namespace) -> None:

@@ -107,12 +107,13 @@ def summary(seconds: Sequence[float]) -> dict[str, Any]:
 class Pace(Job[Latencies]):
     """Sends events that are due at random times, on average `rate` a second, without waiting for the answers.
 
-    A message is sent when the last of its events is due.
+    A message is sent when the last of its events is due. name: part of each event id.
     """
 
     server: str
     rate: int
     seconds: float
+    name: str = "pace"
     _due: dict[str, float] = field(default_factory=dict)  # seconds after the start, by event id, in this order
     _messages: list[bytes] = field(default_factory=list)
     _channels: list[grpc.aio.Channel] = field(default_factory=list)
@@ -144,7 +145,9 @@ class Pace(Job[Latencies]):
         # Customers rotate, so that no customer reaches two thresholds in one commit.
         customer = load.customer((number // every if reaches else number) % CUSTOMERS)
         metric = load.CROSSING_METRIC if reaches else load.METRIC
-        return UsageEvent(f"pace-{self.rate}-{number:07d}", customer, time, metric, Decimal(1), None, None, None, {})
+        return UsageEvent(
+            f"{self.name}-{self.rate}-{number:07d}", customer, time, metric, Decimal(1), None, None, None, {}
+        )
 
     async def run(self) -> Latencies:
         """Sends the events; returns when every webhook has arrived. Raises NotDelivered if one does not arrive."""
@@ -194,15 +197,21 @@ class Pace(Job[Latencies]):
 
 @dataclass
 class Alone(Job[list[float]]):
-    """Sends single events on one stream, each after the answer to the one before; the seconds that each took."""
+    """Sends single events on one stream, each after the answer to the one before; the seconds that each took.
+
+    events, warm_up: how many are measured, and how many are sent before. name: part of each event id.
+    """
 
     server: str
+    events: int = ALONE_EVENTS
+    warm_up: int = ALONE_WARM_UP
+    name: str = "alone"
     _messages: list[bytes] = field(default_factory=list)
     _channels: list[grpc.aio.Channel] = field(default_factory=list)
 
     async def prepare(self) -> None:
         """Encodes the messages and connects."""
-        events = Load("alone", CUSTOMERS, ALONE_WARM_UP + ALONE_EVENTS, load.now()).make()
+        events = Load(self.name, CUSTOMERS, self.warm_up + self.events, load.now()).make()
         self._messages = load.messages(events, 1)
         self._channels = await open_channels(self.server, 1)
 
@@ -218,7 +227,7 @@ class Alone(Job[list[float]]):
             took.append(perf_counter() - started)
         await call.done_writing()
         await close_channels(self._channels)
-        return took[ALONE_WARM_UP:]
+        return took[self.warm_up :]
 
 
 async def measure(postgresql: PostgreSQL, report: Callable[[str], None], seconds: float = SECONDS) -> Report:

@@ -21,6 +21,7 @@ from bench import (
     recharges,
     replay,
     report,
+    room,
     series,
     soak,
     sustained,
@@ -30,6 +31,9 @@ from bench.enforcement import part as enforcement
 from bench.enforcement import soak as enforcement_soak
 from bench.mesh import part as mesh
 from bench.mesh.rows import ROWS as MESH_ROWS
+from bench.nodes import part as nodes
+from bench.nodes.places import Named, parse_workers
+from bench.nodes.visit import ROWS as NODES_ROWS
 from bench.peers import report as peers
 from bench.peers.definitions import PEERS
 from bench.rules import part as rules
@@ -89,6 +93,11 @@ async def _cost(postgresql: PostgreSQL, say: Say, options: Namespace) -> Measure
     return Measured(found.figures(), [found.table(), found.price_table()])
 
 
+async def _room(postgresql: PostgreSQL, say: Say, options: Namespace) -> Measured:
+    found = await room.measure(postgresql, say)
+    return Measured(found.figures(), [found.table()])
+
+
 async def _peers(postgresql: PostgreSQL, say: Say, options: Namespace) -> Measured:
     found = await peers.measure_all(postgresql, say, options.only)
     return Measured(found.figures(), [found.table()])
@@ -127,6 +136,12 @@ async def _views(postgresql: PostgreSQL, say: Say, options: Namespace) -> Measur
 async def _mesh(postgresql: PostgreSQL, say: Say, options: Namespace) -> Measured:
     found = await mesh.measure(postgresql, say, options.only)
     return Measured(found.figures(), [found.table()])
+
+
+async def _nodes(postgresql: PostgreSQL, say: Say, options: Namespace) -> Measured:
+    named = Named(options.plain, options.cluster, parse_workers(options.nodes))
+    found = await nodes.measure(postgresql, say, named, options.servers, options.only)
+    return Measured(found.figures(), found.tables())
 
 
 async def _quotas(postgresql: PostgreSQL, say: Say, options: Namespace) -> Measured:
@@ -182,6 +197,7 @@ PARTS: Mapping[str, Part] = {
     "client": Part("usage through the writers of the clients", _client, client.ROWS),
     "latency": Part("an event to its acknowledgement and its webhook", _latency),
     "cost": Part("CPU and disk of an event", _cost),
+    "room": Part("bytes of a row of each table that grows, and an event that reaches a threshold", _room),
     "peers": Part("the same events and alerts in what a team would use instead", _peers, tuple(PEERS)),
     "notifier": Part("webhooks to receivers on this machine", _notifier),
     "balances": Part("usage that draws on balances, and timers", _balances),
@@ -194,6 +210,7 @@ PARTS: Mapping[str, Part] = {
         (*views.METHODS, views.WATCHERS, views.NEW_METRICS),
     ),
     "mesh": Part("TLS, keys, metrics and many open streams", _mesh, tuple(MESH_ROWS)),
+    "nodes": Part("CPU of an event by node: one PostgreSQL, a cluster of Citus", _nodes, NODES_ROWS),
     "gateway": Part("HTTP and JSON beside gRPC, CloudEvents, idle streams of events", _gateway),
     "replay": Part("files of usage through `tidemark replay`", _replay),
     "quotas": Part("calls and usage of an organization with quotas, by the number of its alerts", _quotas),

@@ -23,6 +23,26 @@ def children(pid: int) -> list[int]:
     return [child for child in _running() if _fields(child)[1:2] == [str(pid)]]
 
 
+def tree_seconds(pid: int) -> float:
+    """The CPU time so far of a process, its running children, and those of its children that have ended.
+
+    The kernel adds the time of a child to its parent when the parent takes note of its end, so nothing is lost of the
+    processes of a PostgreSQL that end between two readings. `pid`: its postmaster.
+    """
+    running = seconds(*children(pid))
+    ticks = sum(int(ticks) for ticks in _fields(pid)[11:15])  # its own, and those of children that have ended
+    return running + ticks / os.sysconf("SC_CLK_TCK")
+
+
+def parent(pid: int) -> tuple[str, int] | None:
+    """The name of a running process of this machine, and its parent; None if there is none of that number."""
+    try:
+        name, _, fields = (_PROC / str(pid) / "stat").read_text().partition("(")[2].rpartition(")")
+    except OSError:
+        return None
+    return name, int(fields.split()[1])
+
+
 class Meter:
     """The CPU time that processes use from now on, and all children of `parent`, also those that start later.
 

@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 import psycopg
 from sqlalchemy import make_url
@@ -28,6 +29,19 @@ _SHOWN = (*_DURABLE, "shared_buffers", "max_wal_size", "wal_level", "checkpoint_
 
 class NotDurable(Exception):
     """A setting of PostgreSQL would make an acknowledgement worthless, and the figures with it."""
+
+
+def settings_of(connection: psycopg.Connection[Any]) -> dict[str, str]:
+    """The version of a PostgreSQL, and its settings that matter. Raises NotDurable."""
+    found = {"version": str(connection.info.parameter_status("server_version"))}
+    for name in _SHOWN:
+        row = connection.execute(f"SHOW {name}".encode()).fetchone()
+        assert row is not None
+        found[name] = row[0]
+    for name in _DURABLE:
+        if found[name] != "on":
+            raise NotDurable(f"PostgreSQL's {name} is {found[name]}; it has to be on")
+    return found
 
 
 @dataclass(frozen=True)
@@ -81,15 +95,7 @@ class PostgreSQL:
     def settings(self) -> dict[str, str]:
         """The version and the settings that matter. Raises NotDurable."""
         with psycopg.connect(self.url) as connection:
-            found = {"version": str(connection.info.parameter_status("server_version"))}
-            for name in _SHOWN:
-                row = connection.execute(f"SHOW {name}".encode()).fetchone()
-                assert row is not None
-                found[name] = row[0]
-        for name in _DURABLE:
-            if found[name] != "on":
-                raise NotDurable(f"PostgreSQL's {name} is {found[name]}; it has to be on")
-        return found
+            return settings_of(connection)
 
     @asynccontextmanager
     async def stack(
@@ -111,14 +117,24 @@ class PostgreSQL:
             yield Stack(server.address.server, url, server.pid, self.postmaster_pid(), worker_pids)
 
     async def server(
-        self, exits: contextlib.AsyncExitStack, url: str, settings: Mapping[str, str] = MappingProxyType({})
+        self,
+        exits: contextlib.AsyncExitStack,
+        url: str,
+        settings: Mapping[str, str] = MappingProxyType({}),
+        *,
+        log: str = "server",
     ) -> Program:
-        """A server alone on the database at `url`, which can be started again; stopped with `exits`."""
-        return await self._programs(url, settings, exits).serve(f"{make_url(url).database}-server")
+        """A server alone on the database at `url`, which can be started again; stopped with `exits`.
 
-    async def notifier(self, exits: contextlib.AsyncExitStack, url: str, settings: dict[str, str]) -> Program:
-        """A notifier alone on the database at `url`; stopped with `exits`."""
-        return await self._programs(url, settings, exits).notify(f"{make_url(url).database}-notifier")
+        log: the name of its log, which only one program of a database can have.
+        """
+        return await self._programs(url, settings, exits).serve(f"{make_url(url).database}-{log}")
+
+    async def notifier(
+        self, exits: contextlib.AsyncExitStack, url: str, settings: Mapping[str, str], *, log: str = "notifier"
+    ) -> Program:
+        """A notifier alone on the database at `url`; stopped with `exits`. log: as of `server`."""
+        return await self._programs(url, settings, exits).notify(f"{make_url(url).database}-{log}")
 
     def _programs(self, url: str, settings: Mapping[str, str], exits: contextlib.AsyncExitStack) -> Programs:
         merged = {**SETTINGS, "TIDEMARK_DATABASE_URL": url, **settings}

@@ -4,19 +4,24 @@ import configparser
 import re
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 import yaml
+
+from cli.main import tidemark
 
 ROOT = Path(__file__).resolve().parents[2]
 DEPLOY = ROOT / "deploy"
 KUBERNETES = DEPLOY / "kubernetes"
 DOCKERFILE = DEPLOY / "docker" / "Dockerfile"
 COMPOSE = DEPLOY / "docker" / "compose.yaml"
+CITUS = DEPLOY / "citus"
+COMPOSE_FILES = (COMPOSE, CITUS / "compose.yaml")
 ENVOY = DEPLOY / "envoy" / "envoy.yaml"
 ENVOY_ENFORCEMENT = DEPLOY / "envoy" / "enforcement.yaml"
 SYSTEMD = DEPLOY / "systemd"
@@ -89,17 +94,27 @@ def _kubernetes_processes() -> Iterator[Process]:
         yield Process(f"kubernetes {name}", tuple(container["args"]), variables, grace)
 
 
-def _compose_processes() -> Iterator[Process]:
-    [compose] = documents(COMPOSE)
+def is_tidemark(service: dict[str, Any]) -> bool:
+    """Whether a service of a compose file runs the image of Tidemark."""
+    return "TIDEMARK_IMAGE" in service["image"]
+
+
+def _compose_processes(path: Path) -> Iterator[Process]:
+    [compose] = documents(path)
     for name, service in compose["services"].items():
-        if "tidemark" not in service["image"]:
+        if not is_tidemark(service):
             continue
         variables = {key: SECRETS[key] if "${" in value else value for key, value in service["environment"].items()}
         entry = tuple(service.get("entrypoint", ("tidemark",)))
         grace = float(service["stop_grace_period"].removesuffix("s"))
         is_command = service["restart"] in ("no", "on-failure")
         arguments = (*entry[1:], *service["command"])
-        yield Process(f"compose {name}", arguments, image_variables() | variables, None if is_command else grace)
+        yield Process(
+            f"compose {path.parent.name} {name}",
+            arguments,
+            image_variables() | variables,
+            None if is_command else grace,
+        )
 
 
 def units() -> dict[str, configparser.RawConfigParser]:
@@ -130,7 +145,28 @@ def _systemd_processes() -> Iterator[Process]:
 
 def processes() -> list[Process]:
     """Every process that a file of `deploy/` starts."""
-    return [*_kubernetes_processes(), *_compose_processes(), *_systemd_processes()]
+    of_compose = (process for path in COMPOSE_FILES for process in _compose_processes(path))
+    return [*_kubernetes_processes(), *of_compose, *_systemd_processes()]
+
+
+def check_command(arguments: Sequence[str]) -> None:
+    """Raises click.UsageError unless `tidemark` has the command and its options.
+
+    The test is skipped for what comes with the distribution of tables, as long as this version cannot do it.
+    """
+    command: click.Command = tidemark
+    context, left = click.Context(tidemark), list(arguments)
+    while isinstance(command, click.Group):
+        name = left.pop(0)
+        found = command.get_command(context, name)
+        if found is None:
+            raise click.UsageError(f"there is no command {name}")
+        command = found
+    known = {option for parameter in command.params for option in parameter.opts}
+    if "--citus" in left and "--citus" not in known:
+        pytest.skip("this version has no `tidemark migrate --citus`")
+    if left != ["--help"]:
+        command.make_context("tidemark", left)
 
 
 def program(name: str, reason: str) -> str:

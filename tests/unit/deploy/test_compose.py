@@ -1,19 +1,22 @@
-"""The compose file: rights of its processes, its form, its secrets."""
+"""The compose files: rights of their processes, their form, their secrets, and the cluster of one of them."""
 
 import re
+from pathlib import Path
+from typing import Any
 
 import jsonschema  # type: ignore[import-untyped]
+import pytest
 
-from tests.support.deployment import (
-    COMPOSE,
-    documents,
-)
+from tests.support.deployment import CITUS, COMPOSE_FILES, documents, is_tidemark
+
+each_file = pytest.mark.parametrize("path", COMPOSE_FILES, ids=lambda path: path.parent.name)
 
 
-def test_compose_runs_processes_without_rights() -> None:
-    [compose] = documents(COMPOSE)
+@each_file
+def test_compose_runs_processes_without_rights(path: Path) -> None:
+    [compose] = documents(path)
     for service in compose["services"].values():
-        if "tidemark" in service["image"]:
+        if is_tidemark(service):
             assert service["read_only"] is True
             assert service["user"] == "65532:65532"
             assert service["cap_drop"] == ["ALL"]
@@ -28,7 +31,7 @@ COMPOSE_SCHEMA = {
     "additionalProperties": False,
     "patternProperties": {"^x-": {}},
     "properties": {
-        "name": {"const": "tidemark"},
+        "name": {"enum": ["tidemark", "tidemark-citus"]},
         "volumes": {"type": "object", "additionalProperties": {"type": "null"}},
         "services": {
             "type": "object",
@@ -49,9 +52,13 @@ COMPOSE_SCHEMA = {
                     "restart": {"enum": ["no", "on-failure", "unless-stopped"]},
                     "stop_grace_period": DURATION,
                     "profiles": {"type": "array"},
+                    "deploy": {"additionalProperties": False, "properties": {"replicas": {"type": "integer"}}},
                     "shm_size": {"type": "string", "pattern": r"^\d+mb$"},
-                    "ports": {"type": "array", "items": {"type": "string", "pattern": r"^127\.0\.0\.1:\d+:\d+$"}},
-                    "volumes": {"type": "array", "items": {"type": "string", "pattern": r"^[.\w/]+:/[\w/]+(:ro)?$"}},
+                    "ports": {
+                        "type": "array",
+                        "items": {"type": "string", "pattern": r"^127\.0\.0\.1:\d+(-\d+)?:\d+$"},
+                    },
+                    "volumes": {"type": "array", "items": {"type": "string", "pattern": r"^[.\w/-]+:/[\w/]+(:ro)?$"}},
                     "depends_on": {
                         "additionalProperties": {
                             "required": ["condition"],
@@ -77,8 +84,9 @@ COMPOSE_SCHEMA = {
 }
 
 
-def test_compose_file_has_the_form_of_its_specification() -> None:
-    [compose] = documents(COMPOSE)
+@each_file
+def test_compose_file_has_the_form_of_its_specification(path: Path) -> None:
+    [compose] = documents(path)
     jsonschema.validate(compose, COMPOSE_SCHEMA)
     for name, service in compose["services"].items():
         for needed, how in service.get("depends_on", {}).items():
@@ -87,9 +95,48 @@ def test_compose_file_has_the_form_of_its_specification() -> None:
                 assert "test" in compose["services"][needed]["healthcheck"]
         for volume in service.get("volumes", ()):
             source = volume.partition(":")[0]
-            assert source in compose["volumes"] or (COMPOSE.parent / source).is_dir()
+            assert source in compose["volumes"] or (path.parent / source).is_dir()
 
 
-def test_secrets_of_compose_are_those_of_its_example() -> None:
-    named = set(re.findall(r"\$\{(\w+):\?", COMPOSE.read_text()))
-    assert named == set(re.findall(r"^(\w+)=$", (COMPOSE.parent / "example.env").read_text(), re.MULTILINE))
+@each_file
+def test_secrets_of_compose_are_those_of_its_example(path: Path) -> None:
+    named = set(re.findall(r"\$\{(\w+):\?", path.read_text()))
+    assert named == set(re.findall(r"^(\w+)=$", (path.parent / "example.env").read_text(), re.MULTILINE))
+
+
+def cluster() -> dict[str, Any]:
+    """The services of the file of a cluster."""
+    [compose] = documents(CITUS / "compose.yaml")
+    services: dict[str, Any] = compose["services"]
+    return services
+
+
+def nodes() -> dict[str, Any]:
+    """Of these, the nodes."""
+    return {name: service for name, service in cluster().items() if not is_tidemark(service)}
+
+
+def test_migration_of_the_cluster_adds_every_worker_and_waits_for_each() -> None:
+    migrate = cluster()["migrate"]
+    workers = {name for name in nodes() if name != "coordinator"}
+    assert {node.partition(":")[0] for node in migrate["command"][-1].split(",")} == workers
+    assert migrate["depends_on"].keys() == nodes().keys()
+    assert "@coordinator:5432/" in migrate["environment"]["TIDEMARK_DATABASE_URL"]
+
+
+def test_nodes_run_without_rights_and_keep_their_data() -> None:
+    assert len(nodes()) == 3
+    for name, service in nodes().items():
+        assert service["user"] == "postgres"
+        assert service["cap_drop"] == ["ALL"]
+        assert service["security_opt"] == ["no-new-privileges:true"]
+        assert service["volumes"] == [f"{name}:/var/lib/postgresql/data"]
+        assert "trust" not in str(service["environment"])
+
+
+def test_images_of_the_cluster_have_versions_and_a_way_to_pin_them() -> None:
+    text = (CITUS / "compose.yaml").read_text()
+    assert "latest" not in text
+    assert re.search(r"CITUS_IMAGE=citusdata/citus@sha256:", text), "how to pin the image by its digest"
+    for service in nodes().values():
+        assert re.fullmatch(r"\$\{CITUS_IMAGE:-citusdata/citus:\d+\.\d+\.\d+\}", service["image"])

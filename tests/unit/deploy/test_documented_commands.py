@@ -1,4 +1,4 @@
-"""Every command of docs/deploying.md names files, services, units and options that exist.
+"""Every command of docs/deploying.md and docs/scaling.md names files, services, units and options that exist.
 
 `tests/acceptance/test_backup.py` runs those of backup and restore, `tests/acceptance/test_health.py` those of health,
 `tests/unit/deploy/test_tools.py` those of tools that are installed.
@@ -9,20 +9,33 @@ import re
 import shlex
 from collections.abc import Iterator, Sequence
 
-import click
 import pytest
 
-from cli.main import tidemark
-from tests.support.deployment import COMPOSE, DEPLOY, KUBERNETES, ROOT, documents, kubernetes_objects, pods, units
+from bench.__main__ import parser as bench_parser
+from bench.parts import PARTS
+from tests.support.deployment import (
+    CITUS,
+    COMPOSE_FILES,
+    KUBERNETES,
+    ROOT,
+    check_command,
+    documents,
+    kubernetes_objects,
+    pods,
+    units,
+)
 from tests.support.documented import ROOT as REPOSITORY
 
 # What other tests run as it is typed, and what belongs to no file of this repository.
 ELSEWHERE = {"pg_dump", "pg_restore", "pg_basebackup", "python3", "/opt/tidemark/bin/pip"}
 
 
+PAGES = ("deploying.md", "scaling.md")
+
+
 def commands() -> Iterator[list[str]]:
-    """The commands of the page, as words."""
-    text = (REPOSITORY / "docs" / "deploying.md").read_text()
+    """The commands of the pages, as words."""
+    text = "\n".join((REPOSITORY / "docs" / page).read_text() for page in PAGES)
     for block in re.findall(r"^```sh\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
         for line in block.replace("\\\n", " ").splitlines():
             if words := shlex.split(line, comments=True):
@@ -37,14 +50,7 @@ def options(words: Sequence[str], name: str) -> list[str]:
 
 def check_tidemark(words: Sequence[str]) -> None:
     """The command and its options exist."""
-    command: click.Command = tidemark
-    arguments = list(words[1:])
-    context = click.Context(tidemark)
-    while isinstance(command, click.Group):
-        found = command.get_command(context, arguments.pop(0))
-        assert found is not None
-        command = found
-    command.make_context("tidemark", arguments)
+    check_command(words[1:])
 
 
 def check_docker(words: Sequence[str]) -> None:
@@ -54,14 +60,14 @@ def check_docker(words: Sequence[str]) -> None:
         assert (ROOT / file).is_file()
         return
     assert words[1] == "compose"
-    [compose] = documents(COMPOSE)
+    services_of = {name: one for path in COMPOSE_FILES for name, one in documents(path)[0]["services"].items()}
     arguments = [word for word in words[2:] if not word.startswith("--")]
     action, *services = arguments
     assert action in ("up", "run")
     for name in services if action == "up" else services[:1]:
-        assert name in compose["services"]
+        assert name in services_of
     if action == "run":
-        check_tidemark([*compose["services"][services[0]]["entrypoint"], *words[words.index(services[0]) + 1 :]])
+        check_tidemark([*services_of[services[0]]["entrypoint"], *words[words.index(services[0]) + 1 :]])
 
 
 def check_kubectl(words: Sequence[str]) -> None:
@@ -81,9 +87,15 @@ def check_kubectl(words: Sequence[str]) -> None:
 
 def referenced_keys(secret: str) -> set[str]:
     """The keys that pods take from a Secret."""
+    nodes = [
+        one["spec"]["template"]
+        for path in (CITUS / "kubernetes" / "nodes").glob("*.yaml")
+        for one in documents(path)
+        if one["kind"] == "StatefulSet"
+    ]
     references = [
         one["valueFrom"]["secretKeyRef"]
-        for _, pod in pods()
+        for pod in [*nodes, *(pod for _, pod in pods())]
         for container in pod["spec"]["containers"]
         for one in container["env"]
         if "valueFrom" in one
@@ -99,8 +111,16 @@ def check_files(words: Sequence[str]) -> None:
 
 
 def check_copy(words: Sequence[str]) -> None:
-    """A file of the folder of the compose file, or the key file of an embedded server."""
-    assert (DEPLOY / "docker" / words[1]).exists() or "secret.key" in words[1]
+    """A file of the folder of a compose file, or the key file of an embedded server."""
+    assert "secret.key" in words[1] or all((path.parent / words[1]).exists() for path in COMPOSE_FILES)
+
+
+def check_make(words: Sequence[str]) -> None:
+    """The part of the benchmark exists, with its options."""
+    assert words[1] == "bench"
+    [part] = options(words, "PART")
+    found = bench_parser().parse_args(shlex.split(part))
+    assert set(found.only) <= set(PARTS[found.part].rows)
 
 
 def check_systemctl(words: Sequence[str]) -> None:
@@ -116,6 +136,7 @@ CHECKS = {
     "envoy": check_files,
     "install": check_files,
     "kubectl": check_kubectl,
+    "make": check_make,
     "systemctl": check_systemctl,
     "tidemark": check_tidemark,
 }

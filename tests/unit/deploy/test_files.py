@@ -19,6 +19,7 @@ from tests.support.deployment import (
     MONITORING,
     ROOT,
     Process,
+    check_command,
     documents,
     envoy_cluster,
     image_variables,
@@ -60,17 +61,7 @@ def test_every_setting_that_a_file_mentions_exists() -> None:
 @pytest.mark.parametrize("process", PROCESSES, ids=names)
 def test_command_of_a_process_exists(process: Process) -> None:
     assert process.arguments[0] in COMMANDS
-    group: click.Group = tidemark
-    context = click.Context(group)
-    arguments = list(process.arguments)
-    while isinstance(group, click.Group):
-        name = arguments.pop(0)
-        command = group.get_command(context, name)
-        assert command is not None, f"there is no command {name}"
-        if not isinstance(command, click.Group):
-            assert arguments in ([], ["--help"])
-            return
-        group = command
+    check_command(process.arguments)
 
 
 def test_health_check_of_the_image_is_a_command_with_its_options() -> None:

