@@ -8,6 +8,7 @@ from runtime.actions import LogAction
 from runtime.backoff import Backoff
 from runtime.tasks import BackgroundTask, FailureLog
 from store.postgres.database import Connection, Database, DatabaseUnavailable
+from store.postgres.retries import past_conflicts
 
 JOBS_AT_ONCE = 50  # jobs that take turns
 POLLING_INTERVAL = 2.0  # seconds; for what had to wait, and for what a replica left when it died
@@ -88,8 +89,7 @@ class JobTask(Generic[JobOf]):
 
     async def _take_step(self, job: JobOf) -> bool:
         try:
-            async with self._database.transaction() as connection:
-                return await self._step(connection, job)
+            return await past_conflicts(lambda: self._transaction_of(job))
         except DatabaseUnavailable as error:
             if not error.failure.contained:
                 raise
@@ -103,6 +103,10 @@ class JobTask(Generic[JobOf]):
                 extra={"action": self._failed, "job_id": job.job_id},
             )
             return False
+
+    async def _transaction_of(self, job: JobOf) -> bool:
+        async with self._database.transaction() as connection:
+            return await self._step(connection, job)
 
     async def _work(self) -> None:
         while await self.work_once():

@@ -23,6 +23,7 @@ from store.balances import wallets
 from store.balances.wallets import DueTimer
 from store.identity.organizations import Organization
 from store.postgres.database import Database, DatabaseUnavailable
+from store.postgres.retries import past_conflicts
 from store.recharges import evaluation
 from store.rules import routing_facts
 
@@ -112,7 +113,7 @@ class Timers:
         Returns how many it evaluated; the others fail, or another replica works on them.
         """
         try:
-            return await self._evaluate(due)
+            return await past_conflicts(lambda: self._evaluate(due))
         except DatabaseUnavailable as error:
             if not error.failure.contained:
                 raise

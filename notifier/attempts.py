@@ -22,6 +22,9 @@ from webhooks.secret_box import CannotOpen, SecretBox
 
 RETURN_DELAY = timedelta(seconds=30)  # until a delivery is due again that Tidemark could not send by its own fault
 
+# The same for a delivery whose notification does not show: as long as the delivery is old, between this and the above.
+LEAST_RETURN_DELAY = timedelta(seconds=1)
+
 logger = logging.getLogger(__name__)
 
 _LEVELS = {DeliveryStatus.DELIVERED: logging.DEBUG, DeliveryStatus.PENDING: logging.INFO}  # others: WARNING
@@ -45,7 +48,7 @@ class Attempter:
             logger.error(
                 "a delivery has no notification to send", extra={"action": LogAction.ATTEMPT_NO_NOTIFICATION}
             )
-            return Return(claim, RETURN_DELAY)
+            return Return(claim, min(max(claim.age, LEAST_RETURN_DELAY), RETURN_DELAY))
         with attempt_span.begin(claim) as span:
             return await self._send(claim, claim.body.encode(), span)
 

@@ -2,8 +2,11 @@
 
 import asyncio
 import contextlib
+from collections.abc import Iterator
+from typing import Literal
 
 from store.deliveries.pending_work import PendingWork
+from store.postgres.database import DatabaseUnavailable
 
 
 class Hints:
@@ -18,6 +21,19 @@ class Hints:
     def any(self) -> bool:
         """Whether any work may wait."""
         return self.outbox or self.due or self.expired
+
+    @contextlib.contextmanager
+    def taken(self, kind: Literal["outbox", "due", "expired"]) -> Iterator[None]:
+        """Takes a hint for a block that looks for that work; leaves it if the database fails there.
+
+        It is taken before the block: a row that is committed meanwhile sets it again.
+        """
+        setattr(self, kind, False)
+        try:
+            yield
+        except DatabaseUnavailable:
+            setattr(self, kind, True)
+            raise
 
     def add(self, work: PendingWork) -> None:
         """Adds what a poll found."""

@@ -8,6 +8,7 @@ from datetime import timedelta
 
 from notifier.attempts import RETURN_DELAY, Attempter
 from notifier.hints import Hints
+from notifier.late_bodies import LateBodies
 from notifier.orphans import OrphanedLeases
 from notifier.results import Results, Return
 from notifier.slots import Slots
@@ -31,12 +32,15 @@ class InFlight:
     4. `finish`: the recorder has written the result, and the slot is free again.
     """
 
-    def __init__(self, slots: Slots, attempter: Attempter, orphans: OrphanedLeases, hints: Hints) -> None:
+    def __init__(
+        self, slots: Slots, attempter: Attempter, orphans: OrphanedLeases, hints: Hints, late: LateBodies
+    ) -> None:
         self.results = Results()
         self._slots = slots
         self._attempter = attempter
         self._orphans = orphans
         self._hints = hints
+        self._late = late
         self._draining = False
         self._attempts: set[asyncio.Task[None]] = set()
 
@@ -103,11 +107,14 @@ class InFlight:
         for task in attempts:
             task.cancel()
         await asyncio.gather(*attempts, return_exceptions=True)
+        await self._late.stop()
 
     async def _attempt(self, claim: Claim) -> None:
         """Makes one attempt and adds its result, whatever happens."""
         log_fields.begin(claim)
         try:
+            if claim.body is None:
+                await self._late.find(claim)
             self.results.add(await self._attempter.attempt(claim))
         except asyncio.CancelledError:
             # Cut off by a drain. Whether the receiver has the notification is unknown, so it is sent again.

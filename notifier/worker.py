@@ -14,6 +14,7 @@ from datetime import timedelta
 from notifier.attempts import Attempter
 from notifier.hints import Hints
 from notifier.in_flight import InFlight
+from notifier.late_bodies import LateBodies
 from notifier.metrics import Metrics
 from notifier.orphans import OrphanedLeases
 from notifier.recorder import Recorder
@@ -60,7 +61,7 @@ class Worker:
         self._hints = Hints()
         slots = Slots(concurrency, lease)
         self._orphans = OrphanedLeases(database, slots.holdings, metrics)
-        self._in_flight = InFlight(slots, attempter, self._orphans, self._hints)
+        self._in_flight = InFlight(slots, attempter, self._orphans, self._hints, LateBodies(database))
         self._recorder = Recorder(database, self._in_flight, metrics, random.Random())
         # Small for the first fan-out, which does not know yet how many endpoints there are.
         self._fan_out_limit = FAN_OUT_DELIVERIES // MAX_ENDPOINTS
@@ -175,10 +176,8 @@ class Worker:
 
     async def _fan_out(self) -> None:
         hints = self._hints
-        # Cleared before the fan-out reads the outbox: a row that is committed meanwhile sets the hint again.
-        hints.outbox = False
         claims: list[Claim] = []
-        with self._in_flight.reserve() as request:
+        with hints.taken("outbox"), self._in_flight.reserve() as request:
             async with self._database.transaction() as connection:
                 limit = self._fan_out_limit
                 fan_out = await outbox.fan_out(connection, limit)
@@ -194,9 +193,9 @@ class Worker:
         self._start(claims)
 
     async def _release_expired(self) -> None:
-        self._hints.expired = False
-        async with self._database.transaction() as connection:
-            released = await leases.release_expired(connection)
+        with self._hints.taken("expired"):
+            async with self._database.transaction() as connection:
+                released = await leases.release_expired(connection)
         if released:
             self._metrics.leases_expired += released
             logger.warning(
@@ -208,8 +207,7 @@ class Worker:
         self._hints.due |= released > 0
 
     async def _claim(self) -> None:
-        self._hints.due = False
-        with self._in_flight.reserve() as request:
+        with self._hints.taken("due"), self._in_flight.reserve() as request:
             if request is None:
                 return  # the recorder claims with the next results
             async with self._database.transaction() as connection:

@@ -57,6 +57,7 @@ class LogAction(StrEnum):
     FEED_FAILED = "feed.failed"
     OMITTED_FAILED = "omitted.failed"
     FEED_LISTEN_LOST = "feed.listen_lost"
+    FEED_NOTIFICATION_MISSING = "feed.notification_missing"
 
     # The audit log.
     AUDIT_FAILED = "audit.failed"

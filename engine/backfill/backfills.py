@@ -5,6 +5,7 @@ so. A backfill only has to find the customers that send no usage at present.
 """
 
 import asyncio
+import functools
 import logging
 import time
 from collections.abc import Callable, Sequence
@@ -22,6 +23,7 @@ from runtime.tasks import BackgroundTask, FailureLog
 from store.alerts import backfills
 from store.alerts.backfills import Backfill
 from store.postgres.database import Database, DatabaseUnavailable
+from store.postgres.retries import past_conflicts
 
 BACKFILLS_AT_ONCE = 50  # of one organization that one round finds; other replicas may work on some of them
 
@@ -128,10 +130,12 @@ class Backfills:
             before = self._last.get(organization_id, "")
             self._last[organization_id] = backfill.alert_id
             try:
-                if not together:
-                    if await self._steps.around_failures(backfill):
-                        return True
-                elif await self._step_of_named(backfill, before):
+                work = (
+                    functools.partial(self._step_of_named, backfill, before)
+                    if together
+                    else functools.partial(self._steps.around_failures, backfill)
+                )
+                if await past_conflicts(work):
                     return True
             except DatabaseUnavailable as error:
                 if not error.failure.contained:

@@ -28,6 +28,7 @@ from store.enforcement import expiring, meters, reservations
 from store.enforcement.expiring import Expiring
 from store.identity.organizations import Organization
 from store.postgres.database import Database, DatabaseUnavailable, DriverConnection
+from store.postgres.retries import past_conflicts
 from store.rules import routing_facts
 
 POLLING_INTERVAL = 0.5  # seconds; another replica may have made a reservation that expires earlier
@@ -108,7 +109,7 @@ class Expiry:
     async def _work_off(self, due: Sequence[Expiring]) -> int:
         """Gives back reservations of one organization; if that fails, each of them alone. Returns how many ended."""
         try:
-            return await self._expire(due)
+            return await past_conflicts(lambda: self._expire(due))
         except DatabaseUnavailable as error:
             if not error.failure.contained:
                 raise

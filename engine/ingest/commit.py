@@ -47,7 +47,7 @@ from store.identity import organizations
 from store.identity.organizations import LockedOrganization, Organization
 from store.notifications import evaluation_failures
 from store.postgres.database import Connection, Database, DatabaseUnavailable, DriverConnection, driver
-from store.postgres.retries import FIRST_PAUSE, Tries
+from store.postgres.retries import FIRST_PAUSE, Tries, repeated
 from store.usage.events import DuplicateEvents, EventsVoided
 from webhooks.operator_events import EvaluationFailure
 
@@ -327,13 +327,7 @@ class Committer:
         if not new:
             return
         try:
-            async with self._database.transaction() as connection:
-                await evaluation_failures.add(
-                    connection,
-                    self._organization_id,
-                    [EvaluationFailure(one.alert_id, one.customer_id, one.event_id) for one in new],
-                    now,
-                )
+            await repeated(lambda: self._add_events(new, now))
         except Exception:
             logger.exception(
                 "an operator event could not be written", extra={"action": LogAction.OPERATOR_EVENT_FAILED}
@@ -341,6 +335,12 @@ class Committer:
             return
         self._reported = {alert_id: one for alert_id, one in self._reported.items() if one == window}
         self._reported |= dict.fromkeys(failures, window)
+
+    async def _add_events(self, refused: Sequence[Refused], now: datetime) -> None:
+        """Safe to repeat: their ids are digests."""
+        failures = [EvaluationFailure(one.alert_id, one.customer_id, one.event_id) for one in refused]
+        async with self._database.transaction() as connection:
+            await evaluation_failures.add(connection, self._organization_id, failures, now)
 
 
 async def _outcomes(transaction: Transaction, group: CommitGroup, stored: Stored, counted: Counted) -> list[Outcome]:

@@ -1,40 +1,35 @@
-"""The bodies of claimed deliveries, of notifications and of operator events, each with its trace."""
+"""The bodies of claimed deliveries, of notifications and of operator events, each with its trace.
+
+Statements of their own, since the notifications may be stored on other nodes than the queue: joins with the list of
+what is wanted, which a cluster can send to its nodes. With SETTINGS of the queue each of them is looked up in the
+primary key; no other index fits all three columns, so that late statistics change nothing.
+"""
 
 from collections.abc import Collection, Sequence
 from typing import LiteralString
 
 from store.postgres.database import DriverConnection
 
-# A statement of its own, since the notifications may be stored on other nodes than the queue. The ids are sent as
-# text with tabs between them, which no id contains: the driver would write arrays value by value.
-_OF_NOTIFICATIONS = """
-SELECT wanted.organization_id, wanted.notification_id, found.body, found.trace_context
+# Up to so many deliveries, the statement names their customers once more: a cluster then asks only the nodes of
+# these. Of more it asks about all nodes anyway, and PostgreSQL would sort the list of customers for each delivery.
+NAMED = 16
+
+# The ids are sent as text with tabs between them, which no id contains: the driver would write arrays value by value.
+_OF_NOTIFICATIONS: LiteralString = """
+SELECT n.organization_id, n.notification_id, n.body, n.trace_context
 FROM unnest(string_to_array(%(organizations)s, E'\t')::bigint[], string_to_array(%(customers)s, E'\t'),
             string_to_array(%(notifications)s, E'\t')) AS wanted (organization_id, customer_id, notification_id)
-CROSS JOIN LATERAL (
-    SELECT body, trace_context
-    FROM notification
-    WHERE notification.organization_id = wanted.organization_id
-      AND notification.customer_id = coalesce(wanted.customer_id, '')  -- of a single empty one the array is empty
-      AND notification.notification_id BETWEEN wanted.notification_id AND wanted.notification_id
-    ORDER BY notification.notification_id
-    LIMIT 1
-) AS found
+JOIN notification n ON n.organization_id = wanted.organization_id AND n.customer_id = wanted.customer_id
+    AND n.notification_id = wanted.notification_id
 """
+_OF_NAMED: LiteralString = _OF_NOTIFICATIONS + "WHERE n.customer_id = ANY (string_to_array(%(customers)s, E'\t'))"
 
 # Operator events have no notification. Test events are among them.
 _OF_OPERATOR_EVENTS = """
-SELECT wanted.organization_id, wanted.event_id, found.body, found.trace_context
+SELECT e.organization_id, e.event_id, e.body, e.trace_context
 FROM unnest(string_to_array(%(organizations)s, E'\t')::bigint[], string_to_array(%(notifications)s, E'\t'))
     AS wanted (organization_id, event_id)
-CROSS JOIN LATERAL (
-    SELECT body, trace_context
-    FROM operator_event
-    WHERE operator_event.organization_id = wanted.organization_id
-      AND operator_event.event_id BETWEEN wanted.event_id AND wanted.event_id
-    ORDER BY operator_event.event_id
-    LIMIT 1
-) AS found
+JOIN operator_event e ON e.organization_id = wanted.organization_id AND e.event_id = wanted.event_id
 """
 
 Key = tuple[int, str, str]  # organization_id, customer_id, notification_id
@@ -46,7 +41,11 @@ Body = tuple[str, str]  # the body, and `TraceContext.stored` or an empty text
 async def bodies(connection: DriverConnection, keys: Collection[Key]) -> dict[tuple[int, str], Body]:
     """The bodies of notifications and operator events, by organization and id; without those that are missing."""
     ordered = sorted(keys)
-    found = await _read(connection, _OF_NOTIFICATIONS, ordered)
+    of_customers = [key for key in ordered if key[1]]  # the customer of an operator event is empty
+    found = dict[tuple[int, str], Body]()
+    if of_customers:
+        statement = _OF_NAMED if len(of_customers) <= NAMED else _OF_NOTIFICATIONS
+        found = await _read(connection, statement, of_customers)
     others = [key for key in ordered if (key[0], key[2]) not in found]
     return found | await _read(connection, _OF_OPERATOR_EVENTS, others) if others else found
 

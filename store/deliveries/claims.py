@@ -17,6 +17,7 @@ from typing import Any
 import orjson
 import psycopg
 from psycopg.rows import namedtuple_row
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from runtime.tracing.context import TraceContext, of_stored
@@ -61,8 +62,9 @@ class Claim:
     attempt_count: int  # attempts recorded so far
     schedule_step: int  # those of them that the retry schedule counts
     age: timedelta  # since the delivery was created
-    body: str | None  # None: the notification is missing, which is a fault of Tidemark
+    body: str | None  # None: the notification does not show (`read_late_bodies`)
     trace: TraceContext | None = None  # of what caused the notification
+    customer_id: str = ""  # of the notification; empty for an operator event
 
     @property
     def organization_id(self) -> int:
@@ -300,10 +302,21 @@ async def read_claims(connection: DriverConnection, sent: SentClaim) -> list[Cla
             schedule_step,
             timedelta(microseconds=age),
             *_body_and_trace(body_of.get((endpoint.organization_id, notification_id))),
+            customer_id,
         )
         for endpoint, deliveries in found
-        for delivery_id, notification_id, _, trigger, attempt_count, schedule_step, age in deliveries
+        for delivery_id, notification_id, customer_id, trigger, attempt_count, schedule_step, age in deliveries
     ]
+
+
+async def read_late_bodies(connection: AsyncConnection, claims: Collection[Claim]) -> None:
+    """Gives those claims their bodies whose notifications show by now."""
+    await connection.execute(text(SETTINGS))
+    keys = {(claim.organization_id, claim.customer_id, claim.notification_id) for claim in claims}
+    body_of = await bodies(await driver(connection), keys)
+    for claim in claims:
+        if (found := body_of.get((claim.organization_id, claim.notification_id))) is not None:
+            claim.body, claim.trace = _body_and_trace(found)
 
 
 def _body_and_trace(found: Body | None) -> tuple[str | None, TraceContext | None]:

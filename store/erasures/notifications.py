@@ -4,6 +4,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from store.erasures.jobs import ErasureJob, StepResult
+from store.notifications.placing import lock_feed
 
 NOTIFICATIONS_AT_ONCE = 200  # each may have deliveries to all endpoints
 
@@ -49,17 +50,24 @@ SELECT DISTINCT notification_id FROM delivery
 WHERE organization_id = :organization_id AND notification_id = ANY(:notification_ids)
 """)
 
-_DELETE_NOTIFICATIONS = text("""
+# With their places in the feed, and what waits for one: an evaluation may have committed after the step of feed_pending,
+# and the feed would wait for a notification that never shows.
+_DELETE_PLACES = text("""
 WITH entries AS (
     DELETE FROM feed_entry WHERE organization_id = :organization_id AND notification_id = ANY(:notification_ids)
     RETURNING 1
-), gone AS (
-    DELETE FROM notification
+), pending AS (
+    DELETE FROM feed_pending
     WHERE organization_id = :organization_id AND customer_id = :customer_id
       AND notification_id = ANY(:notification_ids)
     RETURNING 1
 )
-SELECT (SELECT count(*) FROM entries) + (SELECT count(*) FROM gone)
+SELECT (SELECT count(*) FROM entries) + (SELECT count(*) FROM pending)
+""")
+
+_DELETE_NOTIFICATIONS = text("""
+DELETE FROM notification
+WHERE organization_id = :organization_id AND customer_id = :customer_id AND notification_id = ANY(:notification_ids)
 """)
 
 _OPERATOR_EVENTS = text("""
@@ -82,13 +90,17 @@ DELETE FROM operator_event WHERE organization_id = :organization_id AND event_id
 async def delete_notifications(connection: AsyncConnection, job: ErasureJob, limit: int) -> StepResult:
     """Deletes notifications with their deliveries and attempts; one whose attempt is being made waits for its end."""
     scope = {"organization_id": job.organization_id, "customer_id": job.customer_id}
+    # First, as the retention does. With it no notification gets a position between the statements below.
+    await lock_feed(connection, job.organization_id)
     ids = list(await connection.scalars(_NOTIFICATIONS, {**scope, "limit": min(limit, NOTIFICATIONS_AT_ONCE)}))
     if not ids:
         in_use = bool(await connection.scalar(_ANY_NOTIFICATION, scope))
         return StepResult(complete=not in_use, waits=in_use)
     deleted, free = await _delete_deliveries(connection, job, ids)
     if free:
-        deleted += int(await connection.scalar(_DELETE_NOTIFICATIONS, {**scope, "notification_ids": free}) or 0)
+        of_these = {**scope, "notification_ids": free}
+        deleted += int(await connection.scalar(_DELETE_PLACES, of_these) or 0)
+        deleted += int((await connection.execute(_DELETE_NOTIFICATIONS, of_these)).rowcount)
     return StepResult(deleted=deleted, waits=not free)
 
 

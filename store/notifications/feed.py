@@ -2,9 +2,7 @@
 
 The transaction of an evaluation leaves its notifications in feed_pending, numbered by a sequence. The numbers are
 taken before the commit, so a lower number can become visible after a higher one was read; they are no order for
-subscribers. Each reader therefore first assigns positions to what is committed, one transaction of an organization at
-a time. The notifications of one gauge keep the order of their evaluations: the later evaluation takes its number
-after the commit of the earlier one, and a transaction that sees the later notification sees the earlier one too.
+subscribers. Each reader therefore first assigns positions to what is committed (`store.notifications.placing`).
 """
 
 from collections.abc import Sequence
@@ -17,8 +15,6 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from store.tables.feed import feed, feed_entry
 from store.tables.notifications import notification
-
-ASSIGN_LIMIT = 1_000  # notifications to which one transaction assigns a position
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,66 +61,6 @@ class Extent:
 
 class EntriesDeleted(Exception):
     """Entries that were to be read are older than the retention and are deleted."""
-
-
-# Whether an organization has notifications without a position.
-_HAS_PENDING = text("SELECT EXISTS (SELECT FROM feed_pending WHERE organization_id = :organization_id)")
-
-# Creates the row of a feed.
-_CREATE_FEED = text("""
-INSERT INTO feed (organization_id, last_place, high_time) VALUES (:organization_id, 0, 'epoch') ON CONFLICT DO NOTHING
-""")
-
-# Locks the row of a feed. A server that freezes while it holds this lock would stop the feed for all servers, so
-# PostgreSQL ends its session after 10 s.
-_LOCK_FEED = text("""
-SELECT last_place, set_config('idle_in_transaction_session_timeout', '10s', true)
-FROM feed WHERE organization_id = :organization_id FOR UPDATE
-""")
-
-# Moves rows of feed_pending into feed_entry, with the positions that follow the last one, and returns their number.
-_ASSIGN_POSITIONS = text("""
-WITH taken AS (
-    DELETE FROM feed_pending
-    WHERE organization_id = :organization_id AND arrival IN (
-        SELECT arrival FROM feed_pending WHERE organization_id = :organization_id ORDER BY arrival LIMIT :limit
-    )
-    RETURNING organization_id, arrival, customer_id, notification_id
-), placed AS (
-    INSERT INTO feed_entry (
-        organization_id, place, notification_id, customer_id, alert_id, event_type, condition_type, create_time,
-        high_time
-    )
-    SELECT organization_id, f.last_place + row_number() OVER in_order, notification_id, customer_id, n.alert_id,
-           n.event_type, n.condition_type, n.create_time, greatest(f.high_time, max(n.create_time) OVER in_order)
-    FROM taken
-    JOIN notification n USING (organization_id, customer_id, notification_id)
-    JOIN feed f USING (organization_id)
-    WINDOW in_order AS (ORDER BY arrival)
-    RETURNING place, high_time
-), last AS (
-    SELECT count(*) AS number, max(place) AS place, max(high_time) AS high_time FROM placed
-)
-UPDATE feed SET last_place = last.place, high_time = last.high_time
-FROM last WHERE organization_id = :organization_id AND last.number > 0
-RETURNING last.number
-""")
-
-
-async def assign_positions(connection: AsyncConnection, organization_id: int, limit: int = ASSIGN_LIMIT) -> int:
-    """Assigns positions to up to `limit` committed notifications that have none; returns to how many.
-
-    Waits while another transaction does the same. If the result is less than `limit`, every notification that was
-    committed before the call has its position.
-    """
-    parameters = {"organization_id": organization_id}
-    if not await connection.scalar(_HAS_PENDING, parameters):
-        return 0
-    if (await connection.execute(_LOCK_FEED, parameters)).one_or_none() is None:
-        await connection.execute(_CREATE_FEED, parameters)
-        await connection.execute(_LOCK_FEED, parameters)
-    # A separate statement: its snapshot must be newer than the lock, or it misses what was committed while it waited.
-    return int(await connection.scalar(_ASSIGN_POSITIONS, parameters | {"limit": limit}) or 0)
 
 
 # Of some organizations, those that have entries or pending notifications after a position.

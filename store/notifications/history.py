@@ -1,5 +1,6 @@
 """The history of notifications: found by id, listed by time, and deleted when they are older than the retention."""
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import datetime
@@ -8,7 +9,9 @@ from typing import Any
 from sqlalchemy import select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from store.notifications.feed import ASSIGN_LIMIT, FeedEntry, NotificationFilter, assign_positions, select_entries
+from store.notifications.feed import FeedEntry, NotificationFilter, select_entries
+from store.notifications.placing import ASSIGN_LIMIT, assign_positions
+from store.notifications.unseen import UnseenWait
 from store.postgres import bounded_pages
 from store.postgres.bounded_pages import BoundedPage, ListScan
 from store.postgres.database import Database, driver
@@ -16,9 +19,12 @@ from store.tables.feed import feed, feed_entry
 
 
 async def assign_all_positions(connection: AsyncConnection, organization_id: int) -> None:
-    """Assigns positions to all committed notifications: the history shows those that have one."""
-    while await assign_positions(connection, organization_id) == ASSIGN_LIMIT:
+    """Assigns positions to all committed notifications, up to the first that does not show yet."""
+    while (await assign_positions(connection, organization_id)).number == ASSIGN_LIMIT:
         pass
+
+
+_LAST_ARRIVAL = text("SELECT max(arrival) FROM feed_pending WHERE organization_id = :organization_id")
 
 
 @contextlib.asynccontextmanager
@@ -28,13 +34,22 @@ async def reading(
     """A transaction in which all notifications that were committed before have positions.
 
     Each transaction assigns up to `assign_limit` positions. One transaction for all of them would lock the feed for
-    seconds when 100,000 notifications wait.
+    seconds when 100,000 notifications wait. While one of those that were committed before does not show, it waits
+    without a connection. Raises DatabaseUnavailable.
     """
+    wait, last_arrival = UnseenWait(database, organization_id), None
     while True:
         async with database.transaction() as connection:
-            if await assign_positions(connection, organization_id, assign_limit) < assign_limit:
+            placed = await assign_positions(connection, organization_id, assign_limit)
+            if placed.unseen is not None and last_arrival is None:
+                # What comes later need not be in the list: on a busy cluster, there is always one that does not show.
+                last_arrival = await connection.scalar(_LAST_ARRIVAL, {"organization_id": organization_id})
+            is_unseen = placed.unseen is not None and placed.unseen.arrival <= (last_arrival or 0)
+            if placed.number < assign_limit and not is_unseen:
                 yield connection
                 return
+        if placed.unseen is not None and is_unseen:
+            await asyncio.sleep(await wait.pause(placed.unseen))
 
 
 async def get(connection: AsyncConnection, organization_id: int, notification_id: str) -> FeedEntry | None:
@@ -140,8 +155,8 @@ def _entry(row: Mapping[str, Any]) -> FeedEntry:
     return FeedEntry(position=row["place"], **{name: row[name] for name in (*_COLUMNS[1:], "sequence", "body")})
 
 
-# Deletes the oldest entries and their notifications, and records up to which position. In order of position, not of
-# time: the remaining feed has no gaps, so that one number (forgotten_place) describes what is deleted.
+# Deletes the oldest entries, and records up to which position. In order of position, not of time: the remaining feed
+# has no gaps, so that one number (forgotten_place) describes what is deleted.
 _DELETE_BEFORE = text("""
 WITH gone AS (
     DELETE FROM feed_entry
@@ -150,28 +165,44 @@ WITH gone AS (
         WHERE organization_id = :organization_id AND high_time < :before
         ORDER BY high_time, place LIMIT :limit
     )
-    RETURNING organization_id, place, customer_id, notification_id
-), deleted AS (
-    DELETE FROM notification n USING gone
-    WHERE n.organization_id = gone.organization_id AND n.customer_id = gone.customer_id
-      AND n.notification_id = gone.notification_id
+    RETURNING place, customer_id, notification_id
 ), last AS (
-    SELECT count(*) AS number, max(place) AS place FROM gone
+    SELECT count(*) AS number, max(place) AS place, CAST(array_agg(customer_id) AS text) AS customers,
+           CAST(array_agg(notification_id) AS text) AS notifications
+    FROM gone
 )
 UPDATE feed SET forgotten_place = last.place
 FROM last WHERE organization_id = :organization_id AND last.number > 0
-RETURNING last.number
+RETURNING last.number, last.customers, last.notifications
+""")
+
+# A statement of its own: the notifications may lie on other nodes than the feed.
+_DELETE_NOTIFICATIONS = text("""
+DELETE FROM notification n
+USING unnest(CAST(:customers AS text[]), CAST(:notifications AS text[])) AS gone (customer_id, notification_id)
+WHERE n.organization_id = :organization_id AND n.customer_id = gone.customer_id
+  AND n.notification_id = gone.notification_id
 """)
 
 
 async def delete_before(connection: AsyncConnection, organization_id: int, before: datetime, limit: int) -> int:
-    """Deletes up to `limit` notifications that were created before that time; returns how many."""
+    """Deletes up to `limit` notifications that were created before that time; returns how many.
+
+    They have positions, so feed_pending has no rows of them.
+    """
     # The lock that assigns positions: without it, two servers would try to delete the same entries.
     await connection.execute(
         select(feed.c.last_place).where(feed.c.organization_id == organization_id).with_for_update()
     )
     parameters = {"organization_id": organization_id, "before": before, "limit": limit}
-    return int(await connection.scalar(_DELETE_BEFORE, parameters) or 0)
+    gone = (await connection.execute(_DELETE_BEFORE, parameters)).one_or_none()
+    if gone is None:
+        return 0
+    await connection.execute(
+        _DELETE_NOTIFICATIONS,
+        {"organization_id": organization_id, "customers": gone.customers, "notifications": gone.notifications},
+    )
+    return int(gone.number)
 
 
 async def organizations_with_older(connection: AsyncConnection, before: datetime) -> list[int]:

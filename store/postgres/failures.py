@@ -9,8 +9,11 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 import psycopg
+from psycopg import errors
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+
+from store.postgres.cluster_errors import true_state
 
 
 class Discard(enum.Enum):
@@ -44,6 +47,17 @@ class Failure:
 
 CONNECTION_LOST = Failure(
     "connection_lost", "the connection to the database was lost", tries=2, rolled_back=False, discard=Discard.POOL
+)
+# Of a cluster: the coordinator answers, and customers of other nodes go on, so nothing is closed. Each session of the
+# coordinator notices by an error of its own that its connection to the node is gone, and then makes another one: so
+# many tries. A transaction of one node is committed there first, so it may be stored.
+NODE_LOST = Failure(
+    "node_lost",
+    "a node of the database cluster does not answer",
+    tries=4,
+    rolled_back=False,
+    contained=True,
+    retry_after=timedelta(seconds=2),
 )
 SHUTTING_DOWN = Failure(
     "shutting_down",
@@ -94,6 +108,9 @@ SYSTEM_ERROR = Failure(
     retry_after=timedelta(seconds=5),
 )
 
+# Other transactions cause these, and each is over by now: the same transaction can succeed at once.
+CONFLICTS = (SERIALIZATION, DEADLOCK)
+
 # By the whole state, or its first three or two characters.
 _BY_STATE = {
     "08": CONNECTION_LOST,
@@ -120,7 +137,10 @@ _BY_STATE = {
     "58030": SYSTEM_ERROR,  # io_error
 }
 # The kinds of all failures.
-KINDS = tuple(dict.fromkeys(one.kind for one in (*_BY_STATE.values(), POOL_EXHAUSTED)))
+KINDS = tuple(dict.fromkeys(one.kind for one in (*_BY_STATE.values(), POOL_EXHAUSTED, NODE_LOST)))
+# The severity of an error that a coordinator passes on. The end of the own session has FATAL or PANIC, or comes from the
+# driver without any.
+_PASSED_ON = "ERROR"
 # 40002 is a deferred constraint that is violated: the same transaction would fail again.
 _OWN_FAULTS = frozenset({"40002"})
 
@@ -171,6 +191,13 @@ def sqlstate_of(error: BaseException) -> str:
     return (beneath.sqlstate or "") if isinstance(beneath, psycopg.Error) else ""
 
 
+def is_duplicate(error: BaseException) -> bool:
+    """Whether a unique key refuses what a statement stores; also inside a COPY of a cluster."""
+    if not isinstance(error, psycopg.Error):
+        return False
+    return true_state(error.sqlstate or "", error.diag.message_primary or "") == errors.UniqueViolation.sqlstate
+
+
 def _of_driver(error: BaseException | None) -> Failure | None:
     if not isinstance(error, psycopg.Error):
         return None
@@ -182,7 +209,11 @@ def _of_driver(error: BaseException | None) -> Failure | None:
         return SESSION_ENDED if _follows_end_of_session(error) else CONNECTION_LOST
     if state in _OWN_FAULTS:
         return None
-    return _BY_STATE.get(state) or _BY_STATE.get(state[:3]) or _BY_STATE.get(state[:2])
+    state = true_state(state, error.diag.message_primary or "")
+    found = _BY_STATE.get(state) or _BY_STATE.get(state[:3]) or _BY_STATE.get(state[:2])
+    if found in (CONNECTION_LOST, SHUTTING_DOWN) and error.diag.severity_nonlocalized == _PASSED_ON:
+        return NODE_LOST
+    return found
 
 
 def _follows_end_of_session(error: BaseException) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from runtime.backoff import pause_after
-from store.postgres.failures import DatabaseUnavailable
+from store.postgres.failures import CONFLICTS, DatabaseUnavailable
 
 FIRST_PAUSE = 0.02  # seconds
 LONGEST_PAUSE = 1.0  # seconds
@@ -42,6 +42,21 @@ class Tries:
         # The pause is partly random, so that two transactions that conflicted do not conflict again.
         await asyncio.sleep(pause_after(self._failed.total(), self._first_pause, LONGEST_PAUSE))
         return True
+
+
+async def past_conflicts(work: Callable[[], Awaitable[Result]]) -> Result:
+    """Runs `work`, which is one whole transaction, again after deadlocks and serialization failures.
+
+    For loops that leave what has another failure, such as a lock that is held for long, and go on with the rest.
+    Raises DatabaseUnavailable of the last try.
+    """
+    tries = Tries()
+    while True:
+        try:
+            return await work()
+        except DatabaseUnavailable as error:
+            if error.failure not in CONFLICTS or not await tries.another(error):
+                raise
 
 
 async def repeated(work: Callable[[], Awaitable[Result]], *, certain_only: bool = False) -> Result:

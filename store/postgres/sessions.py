@@ -72,6 +72,16 @@ PINS: Mapping[str, tuple[str, str]] = {
     # Plans.
     "jit": ("off", "compilation takes longer than any statement of Tidemark: a claim took a second"),
     "plan_cache_mode": ("auto", "forced generic plans ignore that a batch names few rows"),
+    # Of a Citus cluster; a server without that extension does not know them, and they are left out.
+    "citus.enable_deadlock_prevention": (
+        "off",
+        "on, every statement that changes several shards locks them until the commit: commits wait for each other, and"
+        " deadlock although they share no row",
+    ),
+    "citus.multi_shard_modify_mode": (
+        "sequential",
+        "one connection to each node, so that a transaction sees its own changes, and locks shards in one order",
+    ),
 }
 
 # Detect a peer that vanished. Not each platform of the server supports all of them, so the server may refuse them.

@@ -13,6 +13,7 @@ from evaluator.events import UsageEvent
 from runtime.compiled import problem_of, problem_of_import
 from runtime.turns import Slices
 from store.postgres.database import Cursor, DriverConnection
+from store.postgres.failures import is_duplicate
 from store.tables import event_key
 
 try:
@@ -200,10 +201,10 @@ async def copy(connection: DriverConnection, rows: bytes) -> None:
     try:
         async with connection.cursor() as cursor, cursor.copy(_COPY) as copying:
             await copying.write(rows)
-    except psycopg.errors.UniqueViolation as error:
-        raise DuplicateEvents(row_of(error.diag.context)) from error
-    except psycopg.errors.InternalError as error:  # Citus raises this for a violation inside COPY
-        raise DuplicateEvents from error
+    except psycopg.Error as error:
+        if is_duplicate(error):
+            raise DuplicateEvents(row_of(error.diag.context)) from error
+        raise
 
 
 def row_of(context: str | None) -> int | None:

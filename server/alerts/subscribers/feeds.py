@@ -26,6 +26,8 @@ from store.deliveries import outbox
 from store.identity import organizations
 from store.notifications import feed
 from store.notifications.feed import FeedEntry, NotificationFilter
+from store.notifications.placing import ASSIGN_LIMIT, PendingRow, Placed, assign_positions
+from store.notifications.unseen import UnseenWait
 from store.postgres.database import Connection, Database, DatabaseUnavailable
 
 GUARANTEED_SUBSCRIBERS = 5  # of each organization, however many others have
@@ -92,6 +94,7 @@ class Feeds:
         self._in_use = asyncio.Event()  # set by the first subscriber
         self._tail_readers = asyncio.Semaphore(TAIL_READERS)
         self.catch_up_gate = FairSemaphore(CATCH_UP_READERS)
+        self._waits: dict[int, UnseenWait] = {}  # of the sweeps, by organization
         self._tasks = self._background_tasks()
         self._growing: list[BackgroundTask] = []  # including tasks that are about to end
 
@@ -209,9 +212,14 @@ class Feeds:
     def _begin(self, organization_id: int) -> _Feed:
         tail = Tail(Pieces(organization_id), max_entries=self._limits.tail_entries)
 
+        wait = UnseenWait(self._database, organization_id)
+
         async def grow() -> float | None:
             """Gives positions to committed notifications and reads them; 0 when there may be more."""
-            return 0.0 if await self._read_on(organization_id, tail) else None
+            more, unseen = await self._read_on(organization_id, tail)
+            if more:
+                return 0.0
+            return None if unseen is None else await wait.pause(unseen)
 
         # The task goes on after a fault: without another try the streams would stay open and get no notification.
         failures = FailureLog(logger, "the read of a feed failed", LogAction.FEED_FAILED, (DatabaseUnavailable,))
@@ -221,11 +229,11 @@ class Feeds:
         task.start()
         return _Feed(tail, task)
 
-    async def _read_on(self, organization_id: int, tail: Tail) -> bool:
-        """Reads the entries after the tail; returns whether there may be more."""
+    async def _read_on(self, organization_id: int, tail: Tail) -> tuple[bool, PendingRow | None]:
+        """Reads the entries after the tail; returns whether there may be more, and for what these may wait."""
         limit = self._limits.read_entries
         async with self._tail_readers, self._database.transaction() as connection:
-            assigned = await feed.assign_positions(connection, organization_id, limit)
+            placed = await assign_positions(connection, organization_id, limit)
             found = await _read_after(connection, organization_id, tail.position, limit)
             # After the entries: what is read here may have been erased since.
             [deletion_epoch] = (await organizations.deletion_epochs(connection, [organization_id])).values()
@@ -240,7 +248,7 @@ class Feeds:
         tail.deletion_epoch = deletion_epoch
         if found.erased_to is not None:
             tail.skip_to(found.erased_to)
-        return limit in (assigned, len(found.entries))
+        return limit in (placed.number, len(found.entries)), placed.unseen
 
     def _hint(self, organization_ids: set[int] | None) -> None:
         """Wakes the tails of those organizations, or all of them."""
@@ -273,18 +281,26 @@ class Feeds:
         """Gives a position to every notification of every organization. Raises DatabaseUnavailable."""
         async with self._database.transaction() as connection:
             waiting = collections.deque(await feed.with_pending_entries(connection))
+        waits = dict[int, UnseenWait]()
         while waiting:
             organization_id = waiting.popleft()
-            assigned = 0
+            placed = Placed(0)
             try:
                 async with self._tail_readers, self._database.transaction() as connection:
-                    assigned = await feed.assign_positions(connection, organization_id)
+                    placed = await assign_positions(connection, organization_id)
+                if placed.unseen is not None:
+                    # The next sweep comes after the pause. By then it shows, or its key is tried.
+                    waits[organization_id] = self._waits.get(organization_id) or UnseenWait(
+                        self._database, organization_id
+                    )
+                    await waits[organization_id].pause(placed.unseen)
             except DatabaseUnavailable as error:
                 # A contained failure concerns this feed only; the next sweep tries it again.
                 if not error.failure.contained:
                     raise
-            if assigned == feed.ASSIGN_LIMIT:
+            if placed.number == ASSIGN_LIMIT:
                 waiting.append(organization_id)  # after the others
+        self._waits = waits
 
 
 @dataclass(frozen=True, slots=True)

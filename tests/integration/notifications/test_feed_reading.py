@@ -10,14 +10,16 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from engine.upkeep import REPLAY_LIFETIME, Upkeep
 from runtime.clock import ManualClock
+from server.alerts.subscribers import feeds
 from server.alerts.subscribers.feed_limits import FeedLimits
 from server.alerts.subscribers.feeds import Feeds
 from server.alerts.subscribers.tail import Tail
 from server.limits import ServerLimits
 from store.identity import idempotent_answers
-from store.notifications import feed
+from store.notifications import feed, placing
 from store.notifications import history as notification_history
 from store.notifications.feed import NotificationFilter
+from store.notifications.placing import PendingRow, Placed
 from store.postgres.database import Database, DatabaseUnavailable
 from tests.support.notifications.watching import Subscriber, names, notify, pool, watch
 from tests.support.server.limits import with_server_limits
@@ -71,7 +73,7 @@ async def test_feeds_with_later_or_pending_entries_are_found(caller: Caller, clo
         assert await feed.with_later_entries(connection, {ours: 0, theirs: 0}) == set()
         await notify(caller, ("ann", 1), ("ann", 2))
         assert await feed.with_later_entries(connection, {ours: 0, theirs: 0}) == {ours}
-        assert await feed.assign_positions(connection, ours) == 2
+        assert await placing.assign_positions(connection, ours) == Placed(2)
         for seen, expected in ((0, {ours}), (1, {ours}), (2, set[int]())):
             assert await feed.with_later_entries(connection, {ours: seen, theirs: 0}) == expected
         await notify(stranger, ("ann", 1))
@@ -127,16 +129,16 @@ async def test_a_tail_reads_more_notifications_than_one_transaction_takes(caller
 
 @with_server_limits(ServerLimits(feeds=replace(WITHOUT_POLLS, retry_pause=0.01)))
 async def test_a_tail_is_read_again_after_a_failed_read(caller: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = feed.assign_positions
+    real = feeds.assign_positions
     failures: list[Exception] = []
 
-    async def fails_first(connection: object, organization_id: int, limit: int) -> int:
+    async def fails_first(connection: AsyncConnection, organization_id: int, limit: int) -> Placed:
         if failures:
             raise failures.pop()
-        return await real(connection, organization_id, limit)  # type: ignore[arg-type]
+        return await real(connection, organization_id, limit)
 
     subscriber = await watch(caller)
-    monkeypatch.setattr(feed, "assign_positions", fails_first)
+    monkeypatch.setattr(feeds, "assign_positions", fails_first)
     for number, failure in enumerate((DatabaseUnavailable("away"), ZeroDivisionError()), start=1):
         failures.append(failure)
         await notify(caller, ("ann", number))
@@ -152,7 +154,7 @@ async def test_a_notification_that_commits_during_a_read_of_the_tail_is_read_aft
     real = Feeds._read_on
     reading, hinted = asyncio.Event(), asyncio.Event()
 
-    async def slowly(self: Feeds, organization_id: int, tail: Tail) -> bool:
+    async def slowly(self: Feeds, organization_id: int, tail: Tail) -> tuple[bool, PendingRow | None]:
         more = await real(self, organization_id, tail)
         if reading.is_set():
             return more
@@ -186,7 +188,7 @@ async def test_a_notification_that_is_placed_while_a_stream_begins_is_not_missed
 
         async def placed_before(connection: AsyncConnection, organization_id: int) -> feed.Extent:
             async with others.transaction() as other:
-                await feed.assign_positions(other, ours)
+                await placing.assign_positions(other, ours)
             return await extent(connection, organization_id)
 
         monkeypatch.setattr(feed, "extent", placed_before)

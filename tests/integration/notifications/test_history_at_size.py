@@ -6,7 +6,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from runtime.clock import ManualClock
 from store.identity import organizations
-from store.notifications import feed, history
+from store.notifications import feed, history, placing
 from store.notifications.feed import FeedEntry, NotificationFilter
 from store.postgres.database import Database
 from tests.support.postgres.plans import recorded
@@ -105,9 +105,10 @@ async def test_positions_of_many_notifications_are_assigned_in_bounded_transacti
 ) -> None:
     assigned = list[int]()
 
-    async def assign(connection: AsyncConnection, organization_id: int, limit: int) -> int:
-        assigned.append(await feed.assign_positions(connection, organization_id, limit))
-        return assigned[-1]
+    async def assign(connection: AsyncConnection, organization_id: int, limit: int) -> placing.Placed:
+        placed = await placing.assign_positions(connection, organization_id, limit)
+        assigned.append(placed.number)
+        return placed
 
     monkeypatch.setattr(history, "assign_positions", assign)
     async with database.transaction() as connection:

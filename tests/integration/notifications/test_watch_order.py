@@ -8,7 +8,7 @@ from collections import defaultdict
 from generated.tidemark.v1 import alert_service_pb2, notification_pb2, threshold_pb2, usage_pb2
 from server.alerts.subscribers.feed_limits import FeedLimits
 from server.limits import ServerLimits
-from store.notifications import feed
+from store.notifications.placing import Placed, assign_positions
 from store.postgres.database import Database
 from tests.support.notifications.watching import Subscriber, committer, names, watch
 from tests.support.server.limits import with_server_limits
@@ -83,7 +83,7 @@ async def test_two_concurrent_assignments_give_each_position_once(caller: Caller
 
     async def place() -> int:
         async with database.transaction() as connection:
-            return await feed.assign_positions(connection, organization_id)
+            return (await assign_positions(connection, organization_id)).number
 
     async with committer(caller) as writer:
         await writer.notifies(("ann", 1))
@@ -92,7 +92,7 @@ async def test_two_concurrent_assignments_give_each_position_once(caller: Caller
         await writer.notifies(("ann", 2))
         await writer.commits()
         async with database.transaction() as first:
-            assert await feed.assign_positions(first, organization_id) == 1
+            assert await assign_positions(first, organization_id) == Placed(1)
             await writer.notifies(("ann", 3), ("ann", 4))
             await writer.commits()
             second = asyncio.create_task(place())

@@ -104,12 +104,12 @@ class Committer:
 
     def __init__(self, caller: Caller, connection: DriverConnection, organization_id: int) -> None:
         self._caller = caller
-        self._connection = connection
+        self.connection = connection
         self._organization_id = organization_id
 
     async def takes_a_transaction_id(self) -> None:
         """Writes something, as an ingest does when it stores its events."""
-        await self._connection.execute("SELECT pg_current_xact_id()")
+        await self.connection.execute("SELECT pg_current_xact_id()")
 
     async def notifies(self, *names: tuple[str, int], alert_id: str = "alt_1") -> None:
         """Writes notifications of these customers with these sequences."""
@@ -134,7 +134,7 @@ class Committer:
         )
         first = Notification(self._caller.organization, rule, _gauge(rule, "", now.year), 1, now, False, (found,))
         await write_notifications(
-            self._connection,
+            self.connection,
             self._organization_id,
             [
                 replace(first, gauge=_gauge(rule, customer, now.year), sequence=sequence)
@@ -145,17 +145,17 @@ class Committer:
 
     async def holds_the_feed(self) -> None:
         """Holds the lock for assigning positions until the transaction ends."""
-        await self._connection.execute(
+        await self.connection.execute(
             "SELECT FROM feed WHERE organization_id = %s FOR UPDATE", (self._organization_id,)
         )
 
     async def rolls_back(self) -> None:
         """Rolls back; the next statement begins another transaction."""
-        await self._connection.rollback()
+        await self.connection.rollback()
 
     async def commits(self) -> None:
         """Commits; the next statement begins another transaction."""
-        await self._connection.commit()
+        await self.connection.commit()
 
 
 @asynccontextmanager

@@ -43,6 +43,7 @@ from runtime.clock import Clock
 from store.audit import numbering
 from store.identity import keys
 from store.notifications import feed
+from store.notifications.placing import assign_positions
 from store.postgres.database import Database
 from tests.support.organizations.step import OURS, THEIRS, Step
 from tests.support.organizations.steps import STEPS
@@ -213,7 +214,7 @@ async def settled(observer: psycopg.AsyncConnection[Any], database: Database) ->
     await until(nothing_is_left)
     async with database.transaction() as connection:
         for organization_id in sorted(await feed.with_pending_entries(connection)):
-            await feed.assign_positions(connection, organization_id)
+            await assign_positions(connection, organization_id)
         for organization_id in await numbering.with_pending(connection):
             while await numbering.assign_numbers(connection, organization_id):
                 pass
