@@ -19,7 +19,7 @@ from runtime.redaction import error_text
 from store.citus.distribution import distribute, is_complete
 from store.citus.nodes import Node, add_nodes, check_extension, check_nodes
 from store.postgres.database import DatabaseUnavailable, sync_engine
-from store.postgres.distributed import detect
+from store.postgres.distributed import is_distributed_now
 from store.postgres.failures import DEADLOCK, LOCK_TIMEOUT, failure_of
 from store.tables.schema import schema_compatibility
 
@@ -90,7 +90,7 @@ def migrate(url: str, *, cluster: Sequence[Node] | None = None) -> bool:
                 if cluster is not None:
                     add_nodes(connection, url, cluster)
                     check_nodes(connection)
-                if cluster is not None or detect(connection):
+                if cluster is not None or is_distributed_now(connection):
                     connection.rollback()
                     _patiently(connection, distribute)
                 return True

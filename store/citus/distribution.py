@@ -15,7 +15,7 @@ import store.tables  # noqa: F401 - all tables
 from runtime.actions import LogAction
 from store.citus import event_keys
 from store.citus.errors import Misplaced, StillInUse
-from store.postgres.distributed import detect
+from store.postgres.distributed import is_distributed_now
 from store.postgres.partition_locks import PARTITION_LOCKS
 from store.tables.placement import ANCHOR, DISTRIBUTION_COLUMN, Placement, placements
 
@@ -62,7 +62,7 @@ def placed(connection: Connection) -> Mapping[str, Placement | None]:
 
 def is_complete(connection: Connection) -> bool:
     """Whether nothing is to be moved: the tables are not distributed at all, or each lies in its place."""
-    return not detect(connection) or not (_missing(placed(connection)) or _left_over(connection))
+    return not is_distributed_now(connection) or not (_missing(placed(connection)) or _left_over(connection))
 
 
 def distribute(connection: Connection) -> list[str]:
@@ -73,7 +73,7 @@ def distribute(connection: Connection) -> list[str]:
     table lies elsewhere than decided, which nothing here repairs.
     """
     connection.execute(text("SET LOCAL statement_timeout = 0"))
-    first = not detect(connection)
+    first = not is_distributed_now(connection)
     if first and (names := connection.scalars(_SESSIONS).all()):
         raise StillInUse(f"servers or notifiers are connected: {', '.join(names)}")
     for lock in PARTITION_LOCKS:

@@ -56,7 +56,12 @@ def _bytes_of(command: PipelineCommand) -> int:
 
 
 class PooledConnection(psycopg.AsyncConnection[Row]):
-    """A connection with such pipelines."""
+    """A connection with such pipelines.
+
+    on_cluster: whether the tables of customers are distributed; see `store.postgres.distributed`.
+    """
+
+    on_cluster = False
 
     @asynccontextmanager
     async def pipeline(self) -> AsyncIterator[psycopg.AsyncPipeline]:
