@@ -1,9 +1,9 @@
 """Whether the tables of customers are distributed over the workers of a Citus cluster, and statements for either.
 
 Most statements have one form, which is right and as fast as possible in both cases. Where they differ, `Forms` has
-both: the same rows, found in another way. Each new connection of a pool asks once (`store.postgres.sessions`). One that
-asked before the tables were distributed keeps the form for one PostgreSQL, so `tidemark migrate --citus` requires that
-no server runs.
+both: the same rows, found in another way. Each new connection of a pool asks once (`store.postgres.sessions`). One
+that asked before the tables were distributed keeps the form for one PostgreSQL, so `tidemark migrate --citus` requires
+that no server runs.
 """
 
 from dataclasses import dataclass
