@@ -1,7 +1,7 @@
 """The customers above and below others, as `store.accounts.customer_parents` needs them.
 
-On one PostgreSQL, a statement walks the levels. The customers of a chain lie on several nodes of a cluster, so there it
-is a statement for each level, of which there are MOST_LEVELS at most.
+On one PostgreSQL, a statement walks the levels. The customers of a chain lie on several nodes of a cluster, so there
+it is a statement for each level, of which there are MOST_LEVELS at most.
 """
 
 from collections.abc import Sequence

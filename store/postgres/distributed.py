@@ -2,8 +2,8 @@
 
 Most statements have one form, which is right and as fast as possible in both cases. Where they differ, `Forms` has
 both: the same rows, found in another way. Each new connection of a pool asks once (`store.postgres.sessions`). One
-that asked before the tables were distributed keeps the form for one PostgreSQL, so `tidemark migrate --citus` requires
-that no server runs.
+that asked before the tables were distributed keeps the form for one PostgreSQL, so no server may run while
+`tidemark migrate --citus` distributes them.
 """
 
 from dataclasses import dataclass

@@ -10,6 +10,7 @@ from evaluator.periods import Period
 from runtime.turns import Slices
 from store.alerts.state_json import state_from_json
 from store.postgres.database import Connection, driver
+from store.postgres.distributed import Forms
 from store.views import alarm_candidates
 from store.views.alarm_candidates import AlarmFilter, Position, formatted, parameters_of
 from store.views.customer_gauges import ShownState, StoredGauge, decoded
@@ -213,7 +214,7 @@ async def totals(connection: Connection, organization_id: int, alarm_filter: Ala
 
 
 # Gives states that a server of the version before wrote the ends of their gauges' periods.
-_COMPLETE = """
+_COMPLETE_SOME = """
 WITH incomplete AS (
     SELECT s.organization_id, s.customer_id, s.gauge_id, s.alert_id
     FROM alert_state s
@@ -228,9 +229,17 @@ JOIN gauge g
 WHERE s.organization_id = i.organization_id AND s.customer_id = i.customer_id AND s.gauge_id = i.gauge_id
     AND s.alert_id = i.alert_id
 """
+# On a cluster, rows of several customers cannot be locked before: all at once, with a wait for those that are locked.
+_COMPLETE_ALL = """
+UPDATE alert_state s SET period_end = g.period_end
+FROM gauge g
+WHERE g.organization_id = s.organization_id AND g.customer_id = s.customer_id AND g.gauge_id = s.gauge_id
+    AND s.organization_id = %(organization_id)s AND s.period_end = 'infinity' AND s.reached <> '{}'::jsonb
+"""
+_COMPLETE = Forms(_COMPLETE_SOME.encode(), _COMPLETE_ALL.encode())
 
 
-_INCOMPLETE = """
+_PROBE_OF_EACH = """
 SELECT o.organization_id FROM organization o
 WHERE EXISTS (
     SELECT FROM alert_state s
@@ -238,12 +247,18 @@ WHERE EXISTS (
 )
 ORDER BY o.organization_id
 """
+# On a cluster, organizations lie apart from states: one pass over the index of states in alarm.
+_OF_STATES = """
+SELECT DISTINCT organization_id FROM alert_state
+WHERE period_end = 'infinity' AND reached <> '{}'::jsonb ORDER BY organization_id
+"""
+_INCOMPLETE = Forms(_PROBE_OF_EACH.encode(), _OF_STATES.encode())
 
 
 async def organizations_to_complete(connection: Connection) -> list[int]:
     """The organizations with states for `complete`: one probe of an index for each organization."""
     raw = await driver(connection)
-    return [row[0] for row in await (await raw.execute(_INCOMPLETE)).fetchall()]
+    return [row[0] for row in await (await raw.execute(_INCOMPLETE.on(raw))).fetchall()]
 
 
 async def complete(connection: Connection, organization_id: int, limit: int) -> int:
@@ -252,5 +267,5 @@ async def complete(connection: Connection, organization_id: int, limit: int) -> 
     It skips locked rows: the evaluation that holds the lock writes period_end itself.
     """
     raw = await driver(connection)
-    cursor = await raw.execute(_COMPLETE, {"organization_id": organization_id, "limit": limit})
+    cursor = await raw.execute(_COMPLETE.on(raw), {"organization_id": organization_id, "limit": limit})
     return cursor.rowcount
