@@ -6,11 +6,10 @@ from typing import Any
 from sqlalchemy import text
 
 from store.postgres.database import Database
+from tests.support.postgres.nodes import activity
 from tests.support.waiting import within
 
-_WAITING = text(
-    "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
-)
+_WAITING = text(f"SELECT count(*) FROM {activity()} WHERE datname = current_database() AND wait_event_type = 'Lock'")
 
 
 async def until_it_waits_for_a_lock(database: Database, task: "asyncio.Task[Any]") -> None:

@@ -28,6 +28,7 @@ from runtime.configuration import Configuration
 from server.calls.validation import to_timestamp
 from server.limits import DEFAULT_SERVER_LIMITS, ServerLimits
 from store.postgres.database import Database
+from tests.support.postgres.nodes import activity
 from tests.support.schemas import check_body
 from tests.support.server.running import UNARY_DEADLINE, Running, running
 from tests.support.usage.alerts import (
@@ -335,7 +336,7 @@ async def waiting_for_locks(caller: Caller, number: int = 1) -> None:
 
     async def waiting() -> bool:
         [[found]] = await caller.rows(
-            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+            f"SELECT count(*) FROM {activity()} WHERE datname = current_database() AND wait_event_type = 'Lock'"
         )
         return int(found) >= number
 
