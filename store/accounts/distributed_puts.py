@@ -5,7 +5,7 @@ by its key for a list of keys. So each step is a statement of its own, and what 
 The lock of the organization, which the transaction holds, keeps other puts and ingest away meanwhile.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -22,7 +22,7 @@ _CONFIRM = """
 WITH {input}
 UPDATE {table} t SET as_of_time = i.as_of_time
 FROM input i
-WHERE t.organization_id = %(organization_id)s AND t.customer_id = ANY(%(customer_ids)s) AND {is_key}
+WHERE t.organization_id = %(organization_id)s AND {is_scoped} AND {is_key}
     AND {same} AND (t.as_of_time > i.as_of_time) IS NOT TRUE
 RETURNING i.position, {columns}
 """
@@ -30,28 +30,41 @@ _SUPERSEDING = """
 WITH {input}
 SELECT i.position, {columns}, (t.as_of_time > i.as_of_time) IS TRUE AS superseded
 FROM {table} t JOIN input i ON {is_key}
-WHERE t.organization_id = %(organization_id)s AND t.customer_id = ANY(%(customer_ids)s)
+WHERE t.organization_id = %(organization_id)s AND {is_scoped}
     AND (t.as_of_time > i.as_of_time OR (NOT %(change)s AND {same_locked} AND NOT {same}))
 """
 _BEFORE = """
 WITH {input}
 SELECT {columns} FROM {table} t JOIN input i ON {is_key}
-WHERE t.organization_id = %(organization_id)s AND t.customer_id = ANY(%(customer_ids)s)
+WHERE t.organization_id = %(organization_id)s AND {is_scoped}
 """
 _ERASED = "SELECT customer_id FROM erasure_job WHERE organization_id = %s AND customer_id = ANY(%s)"
 _NOTED = "SELECT customer_id FROM customer_evaluation WHERE organization_id = %s AND customer_id = ANY(%s)"
 _NOTE = NOTE.format(
     changed="""
-        SELECT customer_id, facts, usage, subscriptions, NULL::text FROM json_to_recordset(%(noted)s::json) AS n (
-            customer_id text COLLATE "C", facts boolean, usage boolean, subscriptions boolean
+        SELECT customer_id, facts, usage, subscriptions, limit_unit FROM json_to_recordset(%(noted)s::json) AS n (
+            customer_id text COLLATE "C", facts boolean, usage boolean, subscriptions boolean, limit_unit text
         )
     """
 ).encode()
 
 
-def note(customer_id: str, *, facts: bool = False, usage: bool = False, subscriptions: bool = False) -> Values:
+def note(
+    customer_id: str,
+    *,
+    facts: bool = False,
+    usage: bool = False,
+    subscriptions: bool = False,
+    limit_unit: str | None = None,
+) -> Values:
     """What has to be evaluated for a customer; see `store.accounts.customer_evaluations.Note`."""
-    return {"customer_id": customer_id, "facts": facts, "usage": usage, "subscriptions": subscriptions}
+    return {
+        "customer_id": customer_id,
+        "facts": facts,
+        "usage": usage,
+        "subscriptions": subscriptions,
+        "limit_unit": limit_unit,
+    }
 
 
 async def put_unlocked(
@@ -68,7 +81,7 @@ async def put_unlocked(
     older = await _rows(connection, _statement(table, _SUPERSEDING), parameters)
     rows = [{"superseded": False, "same": True, **row} for row in confirmed]
     rows += [{"same": row["superseded"], **row} for row in older]
-    noted = await noted_of(connection, organization_id, {row["customer_id"] for row in rows})
+    noted = await noted_of(connection, organization_id, _customers_of(rows))
     return {
         row["position"]: {
             **row,
@@ -98,8 +111,7 @@ async def store(
 
     parameters: those of `upsert` besides the facts.
     """
-    wanted = "i.customer_id = ANY(%(customer_ids)s)"
-    statement = f"WITH {table.input} {table.upsert.format(wanted=wanted)}".encode()
+    statement = f"WITH {table.input} {table.upsert.format(wanted=_is_scoped(table, 'i'))}".encode()
     rows = await _rows(connection, statement, {**parameters, **_parameters(organization_id, facts)})
     return {_key(table, row): row for row in rows}
 
@@ -146,8 +158,18 @@ def _parameters(organization_id: int, facts: Sequence[Mapping[str, Any]]) -> Val
     return {
         "organization_id": organization_id,
         "facts": encoded(facts),
-        "customer_ids": sorted({fact["customer_id"] for fact in facts}),
+        "customer_ids": sorted(_customers_of(facts)),
     }
+
+
+def _customers_of(facts: Iterable[Mapping[str, Any]]) -> set[str]:
+    """The customers that facts are about; a limit may be of a plan."""
+    return {fact["customer_id"] for fact in facts if fact["customer_id"] is not None}
+
+
+def _is_scoped(table: StatedTable, row: str) -> str:
+    """A condition that names the shards: true where the table lies on each node."""
+    return f"{row}.customer_id = ANY(%(customer_ids)s)" if "customer_id" in table.key else "true"
 
 
 def _statement(table: StatedTable, form: str) -> bytes:
@@ -155,6 +177,7 @@ def _statement(table: StatedTable, form: str) -> bytes:
         input=table.input,
         table=table.name,
         columns=table.listed("t."),
+        is_scoped=_is_scoped(table, "t"),
         is_key=table.is_key("t", "i"),
         same=table.same("t", "i"),
         same_locked=table.same("t", "i", but=table.unlocked),

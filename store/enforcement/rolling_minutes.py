@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from evaluator.enforcement.meters import MeterCell
 from store.postgres.database import DriverConnection
+from store.postgres.distributed import Forms
 
 # Deletes the minutes that have left windows; returns the sum of each meter.
 _FORGET = """
@@ -54,7 +55,7 @@ WHERE m.organization_id = %(organization_id)s AND m.customer_id = i.customer_id 
 # For each meter, and each number of its amounts that have been counted, the first minute after which they have. The
 # minutes are read once for all amounts of a meter, and only up to the one that answers for the largest: a window of a
 # month has 43,200. Of corrections, the sum can fall again.
-_LEAVING = """
+_LEAVING_ONE_BY_ONE = """
 SELECT i.position, s.reached, min(s.minute)
 FROM unnest(
     string_to_array(%(customer_ids)s, E'\t'), string_to_array(%(meter_ids)s, E'\t')::uuid[],
@@ -78,6 +79,25 @@ GROUP BY 1, 2
         AND m.meter_id = i.meter_id
     """,
 )
+# Of a cluster. It reads all minutes of the windows.
+_LEAVING_TOGETHER = """
+SELECT c.position, width_bucket(c.counted, string_to_array(c.amounts, ',')::numeric[]) AS reached, min(c.minute)
+FROM (
+    SELECT m.customer_id, i.position, i.amounts, m.minute, sum(m.counted) OVER (
+        PARTITION BY m.customer_id, i.position ORDER BY m.minute ROWS UNBOUNDED PRECEDING
+    ) AS counted
+    FROM unnest(
+        string_to_array(%(customer_ids)s, E'\t'), string_to_array(%(meter_ids)s, E'\t')::uuid[],
+        string_to_array(%(amounts)s, E'\t'), string_to_array(%(largest)s, E'\t')::numeric[]
+    ) WITH ORDINALITY AS i (customer_id, meter_id, amounts, largest, position)
+    JOIN meter_minute m ON m.customer_id = i.customer_id COLLATE "C" AND m.meter_id = i.meter_id
+    WHERE m.organization_id = %(organization_id)s
+        AND m.customer_id = ANY(string_to_array(%(customer_ids)s, E'\t'))
+) AS c
+WHERE c.counted >= split_part(c.amounts, ',', 1)::numeric
+GROUP BY c.customer_id, 1, 2
+"""
+_LEAVING = Forms(_LEAVING_ONE_BY_ONE.encode(), _LEAVING_TOGETHER.encode())
 
 
 class Leaving(NamedTuple):
@@ -154,7 +174,7 @@ async def leaving(
         by_meter.setdefault((one.customer_id, one.meter_id), {})[one.amount] = None
     asked = [(key, sorted(amounts)) for key, amounts in by_meter.items()]
     cursor = await connection.execute(
-        _LEAVING,
+        _LEAVING.on(connection),
         {
             "organization_id": organization_id,
             "customer_ids": "\t".join([customer_id for (customer_id, _), _ in asked]),
