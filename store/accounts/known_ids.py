@@ -4,14 +4,16 @@ Each lookup uses a primary key or an index, so its cost does not depend on the n
 """
 
 import functools
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields
 
 import orjson
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from runtime.turns import Slices
+from store.accounts import distributed_known_ids
 from store.postgres.database import DriverConnection, driver
+from store.postgres.distributed import on_cluster
 
 ASKED_AT_ONCE = 250  # of which one statement finds out whether they are known; its result is read in one turn
 
@@ -70,6 +72,11 @@ async def _find_part(
     part: Sequence[ReferencedIds],
     found: dict[ReferencedIds, ReferencedIds],
 ) -> None:
+    if on_cluster(connection):
+        known_ids = await distributed_known_ids.known(connection, organization_id, part, names)
+        for ids in part:
+            found[ids] = ReferencedIds(**{name: getattr(ids, name) for name in names if _lacks(ids, name, known_ids)})
+        return
     rows = [
         {"position": position, **{name: getattr(ids, name) for name in names}} for position, ids in enumerate(part)
     ]
@@ -81,6 +88,14 @@ async def _find_part(
             found[ids] = ReferencedIds(
                 **{name: getattr(ids, name) for name, is_known in zip(names, known, strict=True) if not is_known}
             )
+
+
+def _lacks(ids: ReferencedIds, name: str, known_ids: Mapping[str, Collection[object]]) -> bool:
+    """Whether an id that is asked for is not among the known ones."""
+    value: object = getattr(ids, name)
+    if value is not None and name == "subscription_id":
+        value = (ids.customer_id, value)
+    return value is not None and value not in known_ids[name]
 
 
 @functools.cache
