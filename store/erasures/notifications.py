@@ -51,8 +51,8 @@ WHERE organization_id = :organization_id AND notification_id = ANY(:notification
 """)
 
 # With their places in the feed, and what waits for one: an evaluation may have committed after the step of
-# feed_pending, and the feed would wait for a notification that never shows. Two statements: no statement is about a table that
-# Citus knows and one that it does not.
+# feed_pending, and the feed would wait for a notification that never shows. Two statements: none is about a table
+# that Citus knows and one that it does not.
 _DELETE_PLACES = text("""
 DELETE FROM feed_entry WHERE organization_id = :organization_id AND notification_id = ANY(:notification_ids)
 """)

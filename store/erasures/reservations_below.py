@@ -16,13 +16,13 @@ from store.erasures.jobs import ErasureJob, StepResult
 from store.postgres.database import driver
 
 # Whether any reservation of another customer can name this one: it has a meter, which is deleted after this step, and
-# it has or had customers below it. Most customers have not.
+# it has or had customers below it. Most customers have not. Citus needs a column of each subquery.
 _MAY_BE_NAMED = """
-SELECT EXISTS (SELECT FROM meter WHERE organization_id = :organization_id AND customer_id = :customer_id)
+SELECT EXISTS (SELECT 1 FROM meter WHERE organization_id = :organization_id AND customer_id = :customer_id)
     AND EXISTS (
-        SELECT FROM customer c WHERE c.organization_id = :organization_id AND c.customer_id = :customer_id AND (
+        SELECT 1 FROM customer c WHERE c.organization_id = :organization_id AND c.customer_id = :customer_id AND (
             c.below_change_time IS NOT NULL OR EXISTS (
-                SELECT FROM customer b
+                SELECT 1 FROM customer b
                 WHERE b.organization_id = :organization_id AND b.parent_customer_id = :customer_id
             )
         )

@@ -56,7 +56,7 @@ WHERE organization_id = :organization_id AND customer_id = :customer_id AND ctid
 ))
 """
 
-# On a cluster rows cannot change their customer: they are deleted, and made again where the rows of the pseudonym lie.
+# On a cluster rows cannot change their customer: they are deleted, and made again where those of the pseudonym lie.
 _MOVE = """
 WITH gone AS (
     DELETE FROM {table}
