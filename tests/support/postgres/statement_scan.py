@@ -1,8 +1,8 @@
 """A scan of the store's statements for forms that Citus cannot execute on distributed tables; it needs no cluster.
 
-It reads the constants of all modules, with what they are composed of, and the texts inside of functions. The rules are
-about tables by their names, so that a new table or another placement is scanned with its statements. They are coarse: a
-text with a forbidden form may be executed where no table is distributed only; then `exceptions` says so.
+It reads the constants of all modules, with what they are composed of, and the texts inside of functions. Of `Forms` it
+reads the form for a cluster. The rules are about tables by their placements, so that a new table is scanned with its
+statements. ONE_SERVER names the statements that are only executed where no table is distributed.
 """
 
 import ast
@@ -42,11 +42,15 @@ def statements(package: ModuleType = store) -> Iterator[tuple[str, str]]:
             continue
         module = importlib.import_module(found.name)
         place = found.name.removeprefix("store.")
-        constants = dict[str, str]()
+        constants, plain = dict[str, str](), list[str]()
         for name, value in vars(module).items():
+            if isinstance(value, Forms):
+                plain.append(value.plain.decode())
             if not name.startswith("__"):
                 constants |= {f"{place}.{name}": text for text in _texts(value, module.__name__)}
-        yield from constants.items()
+        yield from (
+            (name, text) for name, text in constants.items() if not any(text.strip() in form for form in plain)
+        )
         if module.__file__ is None or not module.__file__.endswith(".py"):
             continue
         known = {text.strip() for text in constants.values()}
@@ -94,10 +98,11 @@ def _within_functions(place: str, source: str, known: set[str]) -> Iterator[tupl
 def row_locks_without_customer(package: ModuleType = store) -> list[str]:
     """Functions that lock rows of a distributed table with SQLAlchemy, and name no single customer."""
     found = []
-    for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
-        spec = importlib.import_module(module.name)
-        if spec.__file__ is not None and spec.__file__.endswith(".py") and ".migrations" not in module.name:
-            found += [f"{module.name}.{name}" for name in locks_of_several(Path(spec.__file__).read_text())]
+    for one in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+        if ".migrations" not in one.name:
+            file = importlib.import_module(one.name).__file__
+            if file is not None and file.endswith(".py"):
+                found += [f"{one.name}.{name}" for name in locks_of_several(Path(file).read_text())]
     return found
 
 
