@@ -1,8 +1,8 @@
 """A scan of the store's statements for forms that Citus cannot execute on distributed tables; it needs no cluster.
 
-It reads the constants of all modules, with what they are composed of, and the texts inside of functions. Of `Forms` it
-reads the form for a cluster. The rules are about tables by their placements, so that a new table is scanned with its
-statements. ONE_SERVER names the statements that are only executed where no table is distributed.
+It reads the constants of all modules, with what they are composed of, and the texts inside of functions. Of `Forms`
+it reads the form for a cluster. The rules are about tables by their placements, so that a new table is scanned with
+its statements. ONE_SERVER names the statements that are only executed where no table is distributed.
 """
 
 import ast
@@ -31,7 +31,7 @@ _LATERAL = re.compile(r"\bLATERAL\s*\(")
 _BOUNDED = re.compile(r"\bLIMIT\b|\b(?:count|sum|max|min|array_agg|jsonb_agg)\s*\(")
 _FUNCTION_ROWS = re.compile(r"\b(?:FROM|JOIN)\s+(?:unnest|string_to_table|json_to_recordset|jsonb_to_recordset)\s*\(")
 _CORRELATED = re.compile(r"(?:EXISTS\s*|[,(]\s*)\(\s*SELECT\b")
-_RETURNING = re.compile(r"\bRETURNING\b(.*)", re.DOTALL)
+_RETURNING = re.compile(r"\bRETURNING\b")
 _APART = (Placement.COORDINATOR, Placement.COORDINATOR_ALONE)
 
 
@@ -143,11 +143,9 @@ def _offences(text: str, names: set[str], distributed: str) -> Iterable[str]:
         yield f"is recursive over {distributed} without naming one customer"
     if any(_BOUNDED.search(block) and _tables(block) & _by_customer() for block in _blocks(text)) and not of_one:
         yield f"has a lateral subquery with a limit or an aggregate over {distributed}"
-    if re.search(r"\bctid\b", text) and not of_one:
+    if re.search(r"\bctid\b(?!::)", text) and not of_one:
         yield f"finds rows of {distributed} by ctid"
-    if (returned := _RETURNING.search(text)) and re.match(
-        r"[^;]*?\(\s*SELECT\b[^)]*\bFROM\b", returned[1].split(")")[0]
-    ):
+    if any(_tables(subquery) & _by_customer() for subquery in _returned(text)):
         yield "has a subquery in RETURNING"
     if _FUNCTION_ROWS.search(text) and not of_one and _depends_on_function(text):
         yield f"has a correlated subquery over {distributed} for each row of a function"
@@ -214,6 +212,14 @@ def _inside(text: str, start: int) -> str:
         if depth == 0:
             return text[start:index]
     return text[start:]
+
+
+def _returned(text: str) -> Iterator[str]:
+    """The subqueries in RETURNING."""
+    for match in _RETURNING.finditer(text):
+        returned = _inside(text, match.end())
+        for subquery in re.finditer(r"\(\s*SELECT\b", returned):
+            yield _inside(returned, subquery.end())
 
 
 def _depends_on_function(text: str) -> bool:
