@@ -126,7 +126,7 @@ LIMIT 1
 # Customer by customer: no index has the events of an organization together. Every event has registered its customer.
 _OF_METRIC = text(f"""
 SELECT 1 FROM customer c, LATERAL (
-    SELECT FROM event e
+    SELECT 1 FROM event e
     WHERE {event_key.of_customer("c.organization_id", "c.customer_id")} AND e.metric_id = :metric_id
     LIMIT 1
 ) AS e

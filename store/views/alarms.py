@@ -68,7 +68,7 @@ WHERE s.organization_id = %(organization_id)s AND s.reached <> '{}'::jsonb
     AND (a.scope NOT IN ('PLAN', 'CUSTOMER_PLAN')
         OR CASE WHEN g.subscription_id IS NULL THEN c.plan_id ELSE u.plan_id END = a.plan_id)
     AND NOT EXISTS (
-        SELECT FROM alert_exclusion e
+        SELECT 1 FROM alert_exclusion e
         WHERE e.organization_id = s.organization_id AND e.customer_id = s.customer_id AND e.alert_id = s.alert_id
             AND (e.subscription_id = '' OR e.subscription_id = g.subscription_id)
     )
@@ -164,7 +164,7 @@ WITH candidate AS MATERIALIZED (
     SELECT a.alert_id, a.name, a.visit_after, a.reset_version,
         CASE WHEN a.scope IN ('PLAN', 'CUSTOMER_PLAN') THEN a.plan_id END AS plan_id,
         EXISTS (
-            SELECT FROM alert_exclusion e
+            SELECT 1 FROM alert_exclusion e
             WHERE e.organization_id = %(organization_id)s AND e.alert_id = a.alert_id
         ) AS is_excluded
     FROM alert a
@@ -188,7 +188,7 @@ WHERE (a.plan_id IS NULL OR a.plan_id = CASE
                 AND u.subscription_id = g.subscription_id
         ) END)
     AND NOT (a.is_excluded AND EXISTS (
-        SELECT FROM alert_exclusion e
+        SELECT 1 FROM alert_exclusion e
         WHERE e.organization_id = %(organization_id)s AND e.customer_id = s.customer_id AND e.alert_id = s.alert_id
             AND (e.subscription_id = '' OR e.subscription_id = g.subscription_id)
     ))
@@ -227,7 +227,7 @@ WHERE g.organization_id = %(organization_id)s AND g.period_start <= %(now)s AND 
     AND (a.plan_id IS NULL
         OR a.plan_id = CASE WHEN g.subscription_id IS NULL THEN c.plan_id ELSE u.plan_id END)
     AND NOT EXISTS (
-        SELECT FROM alert_exclusion e
+        SELECT 1 FROM alert_exclusion e
         WHERE e.organization_id = g.organization_id AND e.customer_id = g.customer_id AND e.alert_id = a.alert_id
             AND (e.subscription_id = '' OR e.subscription_id = g.subscription_id)
     )
@@ -238,7 +238,7 @@ LIMIT %(alerts)s
 
 _CUSTOMERS = """
 SELECT count(*) FROM (
-    SELECT FROM customer s WHERE s.organization_id = %(organization_id)s AND {filter} LIMIT %(most)s
+    SELECT 1 FROM customer s WHERE s.organization_id = %(organization_id)s AND {filter} LIMIT %(most)s
 ) known
 """
 
@@ -292,7 +292,7 @@ _COMPLETE = Forms(_COMPLETE_SOME.encode(), _COMPLETE_ALL.encode())
 _PROBE_OF_EACH = """
 SELECT o.organization_id FROM organization o
 WHERE EXISTS (
-    SELECT FROM alert_state s
+    SELECT 1 FROM alert_state s
     WHERE s.organization_id = o.organization_id AND s.period_end = 'infinity' AND s.reached <> '{}'::jsonb
 )
 ORDER BY o.organization_id

@@ -31,6 +31,7 @@ _LATERAL = re.compile(r"\bLATERAL\s*\(")
 _BOUNDED = re.compile(r"\bLIMIT\b|\b(?:count|sum|max|min|array_agg|jsonb_agg)\s*\(")
 _FUNCTION_ROWS = re.compile(r"\b(?:FROM|JOIN)\s+(?:unnest|string_to_table|json_to_recordset|jsonb_to_recordset)\s*\(")
 _CORRELATED = re.compile(r"(?:EXISTS\s*|[,(]\s*)\(\s*SELECT\b")
+_NO_COLUMNS = re.compile(r"\bSELECT\s+FROM\s+([a-z_]+)\b")
 _RETURNING = re.compile(r"\bRETURNING\b")
 _APART = (Placement.COORDINATOR, Placement.COORDINATOR_ALONE)
 
@@ -145,6 +146,8 @@ def _offences(text: str, names: set[str], distributed: str) -> Iterable[str]:
         yield f"has a lateral subquery with a limit or an aggregate over {distributed}"
     if re.search(r"\bctid\b(?!::)", text) and not of_one:
         yield f"finds rows of {distributed} by ctid"
+    if set(_NO_COLUMNS.findall(text)) & _by_customer():
+        yield f"selects no column of {distributed}: write SELECT 1, because Citus gives such rows no type"
     if any(_tables(subquery) & _by_customer() for subquery in _returned(text)):
         yield "has a subquery in RETURNING"
     if _FUNCTION_ROWS.search(text) and not of_one and _depends_on_function(text):

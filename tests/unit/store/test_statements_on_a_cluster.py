@@ -51,7 +51,7 @@ def test_each_exception_is_needed() -> None:
             "lie apart",
         ),
         (
-            "SELECT 1 FROM organization o WHERE EXISTS (SELECT FROM gauge g WHERE g.number = o.number)",
+            "SELECT 1 FROM organization o WHERE EXISTS (SELECT 1 FROM gauge g WHERE g.number = o.number)",
             "lie apart",
         ),
         (
@@ -62,6 +62,7 @@ def test_each_exception_is_needed() -> None:
             "WITH RECURSIVE above AS (SELECT 1 UNION SELECT 2 FROM customer JOIN above USING (n)) SELECT 1",
             "recursive",
         ),
+        ("SELECT 1 FROM wallet WHERE EXISTS (SELECT FROM wallet WHERE draw_units <> '{}')", "selects no column"),
         ("UPDATE gauge g SET value = 1 FROM found f WHERE g.ctid = f.row", "ctid"),
         (
             "INSERT INTO customer (customer_id) SELECT %s RETURNING (SELECT max(value) FROM gauge)",
