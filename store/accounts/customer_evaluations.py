@@ -141,7 +141,7 @@ async def put_off(connection: DriverConnection, organization_id: int, customer_i
 # Customers that have usage: a search for each, which ends at the first event that it finds.
 _HAVING_USAGE = f"""
 SELECT c.customer_id FROM unnest(%(ids)s::text[]) AS c (customer_id), LATERAL (
-    SELECT FROM event e WHERE {event_key.of_customer("%(organization_id)s", "c.customer_id")}
+    SELECT 1 FROM event e WHERE {event_key.of_customer("%(organization_id)s", "c.customer_id")}
     LIMIT 1
 ) AS e
 """

@@ -74,7 +74,7 @@ SELECT i.place FROM unnest(
     %(customer_ids)s::text[], %(units)s::text[], %(metric_ids)s::text[], %(keys)s::text[], %(values)s::text[]
 ) WITH ORDINALITY AS i (customer_id, unit, metric_id, key, value, place)
 WHERE EXISTS (
-    SELECT FROM balance b
+    SELECT 1 FROM balance b
     WHERE {covers}
 )
 """

@@ -38,7 +38,7 @@ _LOCK_WITH_DRAWDOWN = """
 SELECT customer_id, draw_units, seat_keys, has_recharge_policy, due_time, read_time FROM wallet
 WHERE organization_id = %(organization_id)s AND customer_id = ANY(string_to_array(%(ids)s, E'\t'))
     AND draw_units <> '{}'
-    AND EXISTS (SELECT FROM wallet WHERE organization_id = %(organization_id)s AND draw_units <> '{}')
+    AND EXISTS (SELECT 1 FROM wallet WHERE organization_id = %(organization_id)s AND draw_units <> '{}')
 ORDER BY customer_id FOR UPDATE
 """
 

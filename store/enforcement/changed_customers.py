@@ -26,7 +26,7 @@ _OLDEST = "SELECT pg_snapshot_xmin(pg_current_snapshot())::text"
 _NEW = "(({alias}.xmin::text::bigint - %(since)s::bigint) & 4294967295) < 2147483648"
 _TABLES = {"m": "meter", "b": "balance_segment", "v": "balance", "l": "usage_limit", "c": "customer"}
 _ANY = " OR ".join(
-    f"EXISTS (SELECT FROM {table} {alias} WHERE {alias}.organization_id = %(organization_id)s"
+    f"EXISTS (SELECT 1 FROM {table} {alias} WHERE {alias}.organization_id = %(organization_id)s"
     f" AND {alias}.customer_id = h.customer_id AND {_NEW.format(alias=alias)})"
     for alias, table in _TABLES.items()
 )

@@ -18,7 +18,7 @@ ORDER BY notification_id LIMIT :limit FOR UPDATE SKIP LOCKED
 
 _ANY_NOTIFICATION = text("""
 SELECT EXISTS (
-    SELECT FROM notification WHERE organization_id = :organization_id AND customer_id = :customer_id
+    SELECT 1 FROM notification WHERE organization_id = :organization_id AND customer_id = :customer_id
 )
 """)
 

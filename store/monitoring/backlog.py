@@ -80,12 +80,12 @@ SELECT clock_timestamp() AS read_time,
            AS feed,
        pending.oldest AS oldest_feed,
        (SELECT count(*)
-        FROM (SELECT FROM reservation WHERE state = 'OPEN' ORDER BY expire_time LIMIT :most) AS counted)
+        FROM (SELECT 1 FROM reservation WHERE state = 'OPEN' ORDER BY expire_time LIMIT :most) AS counted)
            AS reservations,
        (SELECT min(expire_time) FROM reservation WHERE state = 'OPEN') AS next_expiry,
-       (SELECT count(*) FROM (SELECT FROM recharge WHERE state = 'REQUESTED' LIMIT :most) AS counted) AS recharges,
+       (SELECT count(*) FROM (SELECT 1 FROM recharge WHERE state = 'REQUESTED' LIMIT :most) AS counted) AS recharges,
        (SELECT min(create_time) FROM recharge WHERE state = 'REQUESTED') AS oldest_recharge,
-       (SELECT count(*) FROM (SELECT FROM recharge_policy WHERE state = 'DISABLED' LIMIT :most) AS counted)
+       (SELECT count(*) FROM (SELECT 1 FROM recharge_policy WHERE state = 'DISABLED' LIMIT :most) AS counted)
            AS disabled_recharge_policies
 FROM deliveries, backfills, pending
 """

@@ -67,7 +67,7 @@ GROUP BY e.customer_id, i.position{further}
 _LARGE = f"""
 SELECT i.customer_id FROM string_to_table(%(customer_ids)s, E'\t') AS i (customer_id)
 WHERE EXISTS (
-    SELECT FROM event e
+    SELECT 1 FROM event e
     WHERE {event_key.of_customer("%(organization_id)s", "i.customer_id")}
     OFFSET %(events)s LIMIT 1
 )

@@ -24,7 +24,7 @@ _COUNT_OF_EACH = """
 SELECT i.customer_id, c.number
 FROM unnest(%(customer_ids)s::text[]) AS i (customer_id) CROSS JOIN LATERAL (
     SELECT count(*) FROM (
-        SELECT FROM reservation
+        SELECT 1 FROM reservation
         WHERE organization_id = %(organization_id)s AND customer_id = i.customer_id COLLATE "C" AND state = 'OPEN'
         LIMIT %(most)s + 1
     ) AS found

@@ -27,11 +27,6 @@ def workers() -> list[Node]:
     return parse_nodes(named) if named else []
 
 
-def activity() -> str:
-    """The view of all sessions: rows of customers are locked on the workers."""
-    return "citus_stat_activity" if workers() else "pg_stat_activity"
-
-
 class Nodes:
     """A connection to each node, outside of the databases that tests use, for statements on all nodes at once."""
 
