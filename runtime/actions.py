@@ -93,6 +93,7 @@ class LogAction(StrEnum):
     DISK_HAS_SPACE = "disk.has_space"
     LOCK_WAIT = "lock.wait"
     MIGRATION_WAITS = "migration.waits"
+    TABLE_MOVED = "table.moved"  # to the nodes of a cluster
     LOCK_HOLDER_ENDED = "lock.holder_ended"
     LOCK_WATCH_FAILED = "lock.watch_failed"
     PROBE_FAILED = "probe.failed"

@@ -6,7 +6,7 @@ whose code can run on its result. The schema stores it, and an older server that
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,7 +16,10 @@ from sqlalchemy.exc import DBAPIError
 from runtime.actions import LogAction
 from runtime.backoff import Backoff
 from runtime.redaction import error_text
+from store.citus.distribution import distribute, is_complete
+from store.citus.nodes import Node, add_nodes, check_extension, check_nodes
 from store.postgres.database import DatabaseUnavailable, sync_engine
+from store.postgres.distributed import is_distributed_now
 from store.postgres.failures import DEADLOCK, LOCK_TIMEOUT, failure_of
 from store.tables.schema import schema_compatibility
 
@@ -54,10 +57,14 @@ class SchemaTooNew(Exception):
     """A newer version migrated the schema so that this version cannot use it."""
 
 
-def migrate(url: str) -> bool:
+def migrate(url: str, *, cluster: Sequence[Node] | None = None) -> bool:
     """Applies all missing migrations. Waits while another process does so; safe to repeat.
 
     A migration that cannot lock a table soon is rolled back and tried again, so that it never stops servers for long.
+    Where the tables are distributed already, those that are new move to their places.
+
+    cluster: also adds these workers to the cluster and moves each table to its place on it. Then raises NotACluster
+    if the database is not that of a usable cluster, and StillInUse and Misplaced of `store.citus.distribution`.
 
     Returns True if the schema is that of this version. Returns False, and changes nothing, if a newer version
     migrated the schema and this version can run on it. Raises UnsupportedServer if the server is older than
@@ -68,7 +75,9 @@ def migrate(url: str) -> bool:
     try:
         with engine.connect() as connection:
             _check_server(connection)
-            if _revision(connection) == head():
+            if cluster is not None:
+                check_extension(connection)
+            elif _revision(connection) == head() and is_complete(connection):
                 return True
             _lock(connection)
             try:
@@ -76,8 +85,14 @@ def migrate(url: str) -> bool:
                     _check_compatible(connection)
                     return False
                 connection.rollback()
-                _upgrade_patiently(connection)
+                _patiently(connection, _upgrade)
                 connection.commit()
+                if cluster is not None:
+                    add_nodes(connection, url, cluster)
+                    check_nodes(connection)
+                if cluster is not None or is_distributed_now(connection):
+                    connection.rollback()
+                    _patiently(connection, distribute)
                 return True
             finally:
                 # If the connection is lost, so is the lock.
@@ -172,14 +187,14 @@ def _check_server(connection: Connection) -> None:
         raise UnsupportedEncoding(f"the database has to be encoded in UTF8; this one is in {encoding}")
 
 
-def _upgrade_patiently(connection: Connection) -> None:
-    """Upgrades; tries again what another session kept from its locks. What was applied before stays applied."""
+def _patiently(connection: Connection, change: Callable[[Connection], object]) -> None:
+    """Changes the schema; tries again what another session kept from its locks. What is committed stays applied."""
     backoff = Backoff(1.0, LONGEST_PAUSE)
     end = time.monotonic() + LOCK_PATIENCE
     while True:
         try:
             with _short_lock_waits(connection):
-                _upgrade(connection)
+                change(connection)
             return
         except DBAPIError as error:
             failure = failure_of(error)

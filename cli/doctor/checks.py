@@ -2,6 +2,7 @@
 
 from cli.doctor import (
     activity_checks,
+    cluster_checks,
     database_checks,
     identity_checks,
     quota_checks,
@@ -14,6 +15,7 @@ from cli.doctor.findings import Check
 
 CHECKS: tuple[Check, ...] = (
     *database_checks.CHECKS,
+    *cluster_checks.CHECKS,
     *activity_checks.CHECKS,
     *storage_checks.CHECKS,
     *work_checks.CHECKS,

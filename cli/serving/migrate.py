@@ -7,6 +7,7 @@ import click
 from cli.console import named, print_result, quiet, warn
 from cli.serving.settings import configuration, configure_logs, database_problems, database_url, migrated_database
 from runtime.configuration import Configuration
+from store.citus.nodes import Node, parse_nodes
 from store.migration_effects import Work
 from store.migration_plan import Plan, PlannedMigration, Step, plan
 from store.postgres.addresses import shown
@@ -14,24 +15,47 @@ from store.postgres.addresses import shown
 
 @click.command()
 @click.option("--plan", "only_plan", is_flag=True, help="Show what it would do and lock.")
-def migrate(only_plan: bool) -> None:
+@click.option("--citus", is_flag=True, help="Distribute the tables over the workers of a Citus cluster.")
+@click.option("--nodes", "named_nodes", metavar="HOST:PORT,…", help="With --citus: add these workers to the cluster.")
+def migrate(only_plan: bool, citus: bool, named_nodes: str | None) -> None:
     """Migrate the schema of the database to this version.
 
     Servers and notifiers migrate it themselves when they start, unless TIDEMARK_MIGRATE is `never`. If several
     processes migrate at once, one of them does it and the others wait. A migration that waits for a lock for more
     than 2 seconds gives way to the sessions behind it, and tries again.
+
+    With --citus, each table also moves to its place on the cluster whose coordinator TIDEMARK_DATABASE_URL names. The
+    first time, stop all servers and notifiers: the tables are locked while their rows are copied. It can be run again
+    at any time, also after it was stopped in the middle. Afterwards the option is not needed any more.
     """
+    nodes = _nodes(named_nodes, citus=citus, only_plan=only_plan)
     settings = configuration()
     configure_logs(settings)
     if only_plan:
         _print_plan(settings)
         return
-    url, is_current = migrated_database(settings)
+    url, is_current = migrated_database(settings, nodes)
     database = named(shown(url))
-    if is_current:
+    if is_current and nodes is not None:
+        print_result(f"the schema of {database} is up to date, and its tables lie in their places on the cluster")
+    elif is_current:
         print_result(f"the schema of {database} is up to date")
     else:
         print_result(f"a newer version migrated the schema of {database}; this version can use it unchanged")
+
+
+def _nodes(named_nodes: str | None, *, citus: bool, only_plan: bool) -> list[Node] | None:
+    """The workers to add; None without --citus."""
+    if not citus:
+        if named_nodes is not None:
+            raise click.UsageError("--nodes needs --citus")
+        return None
+    if only_plan:
+        raise click.UsageError("--plan shows migrations only; it cannot be combined with --citus")
+    try:
+        return [] if named_nodes is None else parse_nodes(named_nodes)
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="--nodes") from None
 
 
 def _print_plan(settings: Configuration) -> None:

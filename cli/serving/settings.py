@@ -3,13 +3,15 @@
 import contextlib
 import os
 from base64 import b64encode
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from cli.console import ConfigurationProblem, Problem, install_command
 from runtime import logs
 from runtime.configuration import Configuration, ConfigurationError, load
 from runtime.master_keys import master_keys
 from store import embedded
+from store.citus.errors import Misplaced, NotACluster, StillInUse
+from store.citus.nodes import Node
 from store.migrate import (
     NotOwner,
     SchemaTooNew,
@@ -123,13 +125,16 @@ def maintained_database(settings: Configuration, reporter: embedded.DatabaseRepo
     return url
 
 
-def migrated_database(settings: Configuration) -> tuple[str, bool]:
-    """Migrates; returns the URL of the database, and whether its schema is of this version and not of a newer one."""
+def migrated_database(settings: Configuration, cluster: Sequence[Node] | None = None) -> tuple[str, bool]:
+    """Migrates; returns the URL of the database, and whether its schema is of this version and not of a newer one.
+
+    cluster: as for `store.migrate.migrate`.
+    """
     url = database_url(settings)
     with database_problems(url):
         if settings.database_url is not None:
             refuse_transaction_pooler(url)
-        return url, migrate(url)
+        return url, migrate(url, cluster=cluster)
 
 
 def refuse_transaction_pooler(url: str) -> None:
@@ -171,6 +176,21 @@ def database_problems(url: str) -> Iterator[None]:
         raise Problem(
             f"{error} ({shown(url)}); servers and notifiers create the partitions of new months and days",
             ["use the role of `tidemark migrate`, or GRANT it to this one; it needs CREATE on the schema, too"],
+        ) from None
+    except NotACluster as error:
+        raise Problem(f"{error} ({shown(url)})", list(error.advice)) from None
+    except StillInUse as error:
+        raise Problem(
+            f"{error} ({shown(url)}); while the tables move to the nodes, each of them is locked",
+            ["stop all servers and notifiers, run this command again, then start them"],
+        ) from None
+    except Misplaced as error:
+        raise Problem(
+            f"{error} ({shown(url)})",
+            [
+                "move each with alter_distributed_table, undistribute_table or the like of Citus, or run the version that"
+                " distributed them"
+            ],
         ) from None
     except SchemaTooNew as error:
         raise Problem(

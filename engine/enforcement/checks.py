@@ -20,6 +20,7 @@ from runtime.clock import Clock
 from runtime.fair_semaphore import FairSemaphore
 from store.balances.balances import read_one_snapshot
 from store.enforcement import changed_customers
+from store.enforcement.changed_customers import Mark
 from store.identity.organizations import Organization
 from store.postgres.database import Database, driver
 from store.postgres.retries import repeated
@@ -77,8 +78,8 @@ class Checks:
         return await future
 
     async def changed(
-        self, organization: Organization, customer_ids: Sequence[str], since: int | None
-    ) -> tuple[set[str], int]:
+        self, organization: Organization, customer_ids: Sequence[str], since: Mark | None
+    ) -> tuple[set[str], Mark]:
         """Those of the customers whose decisions may have changed since the last look; and the mark of this one.
 
         since: the mark of the last look; None finds nothing. What changes for all customers of a plan, and with time
@@ -88,16 +89,12 @@ class Checks:
             return await repeated(lambda: self._changed(organization, customer_ids, since))
 
     async def _changed(
-        self, organization: Organization, customer_ids: Sequence[str], since: int | None
-    ) -> tuple[set[str], int]:
+        self, organization: Organization, customer_ids: Sequence[str], since: Mark | None
+    ) -> tuple[set[str], Mark]:
         async with self._database.transaction() as connection:
             await read_one_snapshot(connection)
             raw = await driver(connection)
-            mark = await changed_customers.oldest(raw)
-            if since is None:
-                return set(), mark
-            organization_id = organization.organization_id
-            return await changed_customers.changed_since(raw, organization_id, customer_ids, since), mark
+            return await changed_customers.look(raw, organization.organization_id, customer_ids, since)
 
     def _reader(self, organization: Organization) -> _Reader:
         reader = self._readers.get(organization.organization_id)

@@ -23,9 +23,11 @@ from store.balances import wallets
 from store.balances.wallets import Wallet
 from store.enforcement import reservations
 from store.enforcement.records import Record
+from store.enforcement.reservations import Comparison
 from store.identity import organizations
 from store.postgres import pipelines
 from store.postgres.database import Cursor, DriverConnection
+from store.postgres.row_locks import Sent
 from store.usage import stored_ids
 
 MOST_WALLETS = 100_000  # of one organization, of which a process knows that they exist
@@ -58,9 +60,9 @@ class _Sent:
     """Statements that were sent under the organization's lock, and what was needed."""
 
     needs: Needs
-    locked: Cursor
-    changed: Cursor | None
-    made: Cursor | None
+    locked: Sent
+    changed: Comparison | None
+    made: Sent | None
     taken: Cursor | None
 
 
@@ -114,7 +116,7 @@ class Loader:
             for one in attempt.requests
             if isinstance(one, Settle | Release | Extend)
         }
-        cursor: Cursor | None = None
+        read: Sent | None = None
         sent: _Sent | None = None
         async with pipelines.pipeline(raw):
             await pipelines.begin(raw)
@@ -122,11 +124,11 @@ class Loader:
             if plan is not None:
                 sent = await self._send(raw, plan.needs, {})
             elif named:
-                cursor = await reservations.send_read(raw, self._organization_id, named)
+                read = await reservations.send_read(raw, self._organization_id, named)
         standing = await organizations.locked(locked)
         if plan is not None and plan.epoch != standing.epoch:
             raise Surprise
-        return Opened(standing, {} if cursor is None else await reservations.records(cursor), sent)
+        return Opened(standing, {} if read is None else await reservations.records(read), sent)
 
     async def load_facts(
         self,
@@ -162,7 +164,7 @@ class Loader:
         if number < len(customer_ids):  # one was deleted, with its customer
             self._wallets -= customer_ids
             raise Surprise
-        if sent.changed is not None and sent.changed.rowcount:
+        if sent.changed is not None and sent.changed.differs:
             raise Surprise
         made = {} if sent.made is None else await reservations.records(sent.made)
         if sent.taken is not None:

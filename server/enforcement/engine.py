@@ -7,6 +7,7 @@ from engine.enforcement.requests import Decided, Request
 from engine.ingest.pending import Room
 from evaluator.enforcement.decisions import Decision, OveragePolicy
 from evaluator.enforcement.usage import Usage
+from store.enforcement.changed_customers import Mark
 from store.identity.organizations import Organization
 
 
@@ -41,8 +42,8 @@ class Checker(Protocol):
         """
 
     async def changed(
-        self, organization: Organization, customer_ids: Sequence[str], since: int | None
-    ) -> tuple[set[str], int]:
+        self, organization: Organization, customer_ids: Sequence[str], since: Mark | None
+    ) -> tuple[set[str], Mark]:
         """Those of the customers whose decisions may have changed since the last look; and the mark of this one.
 
         since: the mark of the last look; None finds nothing. What changes for all customers of a plan, and with time

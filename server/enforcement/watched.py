@@ -11,6 +11,7 @@ from generated.tidemark.v1 import limit_service_pb2 as messages
 from server.calls.once import complete
 from server.enforcement.visibility import hide_others
 from server.mapping.requested_usage import UsageTemplate
+from store.enforcement.changed_customers import Mark
 from store.identity.organizations import Organization
 
 Found: TypeAlias = Decision | Exception
@@ -108,7 +109,7 @@ class WatchedOrganization:
     def __init__(self, organization: Organization, due: float) -> None:
         self.organization = organization
         self.look_due = self.round_due = due
-        self.mark: int | None = None
+        self.mark: Mark | None = None
         self.subscribers = 0
         self.read_time: datetime | None = None
         self._entries: dict[Watch, _Entry] = {}
@@ -161,7 +162,7 @@ class WatchedOrganization:
         """Whether decisions about customers that have changed wait to be read."""
         return bool(self._changed)
 
-    def looked(self, changed: Iterable[str], mark: int, began: float) -> None:
+    def looked(self, changed: Iterable[str], mark: Mark, began: float) -> None:
         """Notes the customers that have changed. began: before the mark; what was read earlier is read again."""
         for customer_id in changed:
             self._changed.update(self._of_customer.get(customer_id, {}))

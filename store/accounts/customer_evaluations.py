@@ -10,6 +10,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from store.postgres.database import Connection, DriverConnection, driver
+from store.postgres.distributed import on_cluster
+from store.postgres.pipelines import fetched_each
 from store.tables import event_key
 
 # How long only the call that made the change evaluates its customer, before any process may do so.
@@ -37,10 +39,9 @@ ON CONFLICT (organization_id, customer_id) DO UPDATE SET
 _NOTE_ENABLED = """
 INSERT INTO customer_evaluation AS e (
     organization_id, customer_id, facts, usage, subscriptions, limit_units, alert_ids, epoch, change_time, due_time
-) VALUES (
-    %(organization_id)s, %(customer_id)s, false, false, false, '{}', ARRAY[%(alert_id)s], %(epoch)s, %(now)s,
-    %(due_time)s
 )
+SELECT %(organization_id)s, %(customer_id)s, false, false, false, '{}', ARRAY[%(alert_id)s], %(epoch)s, %(now)s,
+    %(due_time)s::timestamptz
 ON CONFLICT (organization_id, customer_id) DO UPDATE SET
     alert_ids = ARRAY(SELECT DISTINCT unnest(e.alert_ids || excluded.alert_ids)),
     epoch = excluded.epoch, change_time = excluded.change_time, due_time = excluded.due_time
@@ -140,14 +141,21 @@ async def put_off(connection: DriverConnection, organization_id: int, customer_i
 # Customers that have usage: a search for each, which ends at the first event that it finds.
 _HAVING_USAGE = f"""
 SELECT c.customer_id FROM unnest(%(ids)s::text[]) AS c (customer_id), LATERAL (
-    SELECT FROM event e WHERE {event_key.of_customer("%(organization_id)s", "c.customer_id")}
+    SELECT 1 FROM event e WHERE {event_key.of_customer("%(organization_id)s", "c.customer_id")}
     LIMIT 1
 ) AS e
+"""
+# On a cluster, a statement for each of them, which goes to its shard.
+_HAS_USAGE = f"""
+SELECT e.customer_id FROM event e WHERE {event_key.of_customer("%(organization_id)s", "%(customer_id)s")} LIMIT 1
 """
 
 
 async def having_usage(connection: DriverConnection, organization_id: int, customer_ids: Sequence[str]) -> list[str]:
     """Those of the customers of which any event is stored."""
+    if on_cluster(connection):
+        each = [{"organization_id": organization_id, "customer_id": one} for one in customer_ids]
+        return [customer_id for (customer_id,) in await fetched_each(connection, _HAS_USAGE.encode(), each)]
     parameters = {"organization_id": organization_id, "ids": list(customer_ids)}
     cursor = await connection.execute(_HAVING_USAGE, parameters)
     return [customer_id for (customer_id,) in await cursor.fetchall()]

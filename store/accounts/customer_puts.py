@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from store.accounts import quiet_puts
+from store.accounts import distributed_puts, quiet_puts
 from store.accounts.billing_cycles import cycle_columns
 from store.accounts.customer_evaluations import OWN_TIME
 from store.accounts.customers import CustomerFact, StoredCustomer, customer_from
@@ -15,6 +15,7 @@ from store.accounts.quiet_puts import QuietPut
 from store.erasures import customers_above
 from store.erasures.jobs import CustomerBeingErased
 from store.postgres.database import DriverConnection
+from store.postgres.distributed import on_cluster
 
 
 @dataclass(frozen=True)
@@ -74,9 +75,11 @@ async def put_unlocked(
 
     The customers are distinct.
     """
-    rows = await _TABLE.put_unlocked(
-        connection, organization_id, [_columns(fact) for fact in facts], now, change=change
-    )
+    columns = [_columns(fact) for fact in facts]
+    if on_cluster(connection):
+        rows = await distributed_puts.put_unlocked(_TABLE, connection, organization_id, columns, change=change)
+    else:
+        rows = await _TABLE.put_unlocked(connection, organization_id, columns, now, change=change)
     return {
         position: UnlockedPut(
             customer_from({"organization_id": organization_id, **row}),
@@ -106,10 +109,13 @@ async def put(
         "epoch": epoch,
         "now": now,
         "due_time": now + OWN_TIME,
-        "facts": encoded([_columns(fact) for fact in facts]),
-        **quiet_puts.parameters(quiet),
     }
-    rows = await fetched(connection, _PUT, parameters)
+    columns = [_columns(fact) for fact in facts]
+    if on_cluster(connection):
+        rows = await _put_distributed(connection, columns, parameters)
+    else:
+        of_statement = {**parameters, "facts": encoded(columns), **quiet_puts.parameters(quiet)}
+        rows = await fetched(connection, _PUT, of_statement)
     found: list[CustomerPut | CustomerBeingErased] = []
     for position, fact in enumerate(facts):
         row = rows[position]
@@ -133,6 +139,39 @@ async def put(
         )
     await customers_above.note_change_below(connection, organization_id, _parents_of_moved(found), epoch, now)
     return found
+
+
+async def _put_distributed(
+    connection: DriverConnection, facts: Sequence[dict[str, Any]], parameters: dict[str, Any]
+) -> dict[int, dict[str, Any]]:
+    """What `_PUT` does and returns, where the tables are distributed; no put is quiet."""
+    organization_id, ids = parameters["organization_id"], {fact["customer_id"] for fact in facts}
+    erased = await distributed_puts.erased_of(connection, organization_id, ids)
+    before = await distributed_puts.before(_TABLE, connection, organization_id, facts)
+    kept = [fact for fact in facts if fact["customer_id"] not in erased]
+    stored = await distributed_puts.store(_TABLE, connection, organization_id, kept, parameters)
+    notes = [
+        distributed_puts.note(key[0], facts=True, usage=key in before)
+        for key, row in stored.items()
+        if key not in before or not distributed_puts.same_routes(_TABLE, row, before[key])
+    ]
+    await distributed_puts.add_notes(connection, notes, parameters)
+    noted = await distributed_puts.noted_of(connection, organization_id, ids)
+    rows = dict[int, dict[str, Any]]()
+    for position, fact in enumerate(facts):
+        key = (fact["customer_id"],)
+        was, put = before.get(key), stored.get(key)
+        rows[position] = {
+            **distributed_puts.row_of(_TABLE, fact, put, was),
+            "erased": key[0] in erased,
+            "noted": key[0] in noted,
+            "names_changed": put is not None and _names(put) != _names(was),
+        }
+    return rows
+
+
+def _names(row: Mapping[str, Any] | None) -> tuple[str | None, list[str]]:
+    return (None, []) if row is None else (row["external_id"], row["aliases"])
 
 
 def _parents_of_moved(puts: Sequence[CustomerPut | CustomerBeingErased]) -> set[str]:

@@ -11,7 +11,9 @@ import orjson
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from runtime.turns import Slices
-from store.postgres.database import DriverConnection, driver
+from store.accounts import distributed_known_ids
+from store.postgres.database import DriverConnection, Row, driver
+from store.postgres.distributed import on_cluster
 
 ASKED_AT_ONCE = 250  # of which one statement finds out whether they are known; its result is read in one turn
 
@@ -32,6 +34,7 @@ class ReferencedIds:
 
 
 _NAMES = tuple(field.name for field in fields(ReferencedIds))
+_DISTRIBUTED = ("plan_id", "customer_id", "subscription_id")  # whose tables are, on a cluster
 
 
 async def unknown(connection: AsyncConnection, organization_id: int, ids: ReferencedIds) -> ReferencedIds:
@@ -70,17 +73,65 @@ async def _find_part(
     part: Sequence[ReferencedIds],
     found: dict[ReferencedIds, ReferencedIds],
 ) -> None:
-    rows = [
-        {"position": position, **{name: getattr(ids, name) for name in names}} for position, ids in enumerate(part)
-    ]
-    parameters = {"organization_id": organization_id, "asked": orjson.dumps(rows).decode()}
-    cursor = await connection.execute(_statement(names), parameters)
-    for position, *known in await cursor.fetchall():
+    if on_cluster(connection):
+        rows = await _known_on_cluster(connection, organization_id, names, part)
+    else:
+        rows = await _known(connection, organization_id, names, part)
+    for position, *known in rows:
         if not all(known):
             ids = part[position]
             found[ids] = ReferencedIds(
                 **{name: getattr(ids, name) for name, is_known in zip(names, known, strict=True) if not is_known}
             )
+
+
+async def _known(
+    connection: DriverConnection, organization_id: int, names: tuple[str, ...], part: Sequence[ReferencedIds]
+) -> list[Row]:
+    """For each position, whether each of the ids with these names is known."""
+    rows = [
+        {"position": position, **{name: getattr(ids, name) for name in names}} for position, ids in enumerate(part)
+    ]
+    parameters = {"organization_id": organization_id, "asked": orjson.dumps(rows).decode()}
+    cursor = await connection.execute(_statement(names), parameters)
+    return await cursor.fetchall()
+
+
+async def _known_on_cluster(
+    connection: DriverConnection, organization_id: int, names: tuple[str, ...], part: Sequence[ReferencedIds]
+) -> list[Row]:
+    """As `_known`, with a statement for each of the tables that are distributed."""
+    others = tuple(name for name in names if name not in _DISTRIBUTED)
+    known = {
+        (name, getattr(part[position], name))
+        for position, *are_known in (await _known(connection, organization_id, others, part) if others else ())
+        for name, is_known in zip(others, are_known, strict=True)
+        if is_known
+    }
+    if customer_ids := {ids.customer_id for ids in part if ids.customer_id is not None}:
+        customers = await distributed_known_ids.customers(connection, organization_id, customer_ids)
+        known.update(("customer_id", one) for one in customers)
+    if plan_ids := {ids.plan_id for ids in part if ids.plan_id is not None}:
+        plans = await distributed_known_ids.plans(connection, organization_id, plan_ids)
+        known.update(("plan_id", one) for one in plans)
+    keys = {
+        (ids.customer_id, ids.subscription_id)
+        for ids in part
+        if ids.customer_id is not None and ids.subscription_id is not None
+    }
+    subscriptions = await distributed_known_ids.subscriptions(connection, organization_id, keys) if keys else set()
+    return [
+        (
+            position,
+            *(
+                (ids.customer_id, ids.subscription_id) in subscriptions
+                if name == "subscription_id"
+                else (name, getattr(ids, name)) in known
+                for name in names
+            ),
+        )
+        for position, ids in enumerate(part)
+    ]
 
 
 @functools.cache

@@ -1,12 +1,13 @@
 """Puts of subscriptions: their statements, and the notes of the customers that have to be evaluated."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
 from psycopg.rows import dict_row
 
 from evaluator.periods import DEFAULT_CYCLE
+from store.accounts import distributed_puts
 from store.accounts.billing_cycles import CYCLE_COLUMNS, cycle_columns
 from store.accounts.customer_evaluations import NOTE, OWN_TIME
 from store.accounts.put_statements import CYCLE, TEXT, TIME, StatedTable, encoded, fetched
@@ -14,6 +15,7 @@ from store.accounts.puts import Put, UnlockedPut
 from store.accounts.subscriptions import StoredSubscription, SubscriptionFact, subscription_from
 from store.erasures.jobs import CustomerBeingErased
 from store.postgres.database import DriverConnection
+from store.postgres.distributed import Forms, on_cluster
 
 # What no router reads of a subscription.
 _UNROUTED = frozenset({"display_name", "plan_start_time", "plan_end_time", "start_time", "end_time"})
@@ -93,13 +95,19 @@ LEFT JOIN LATERAL (
 """.encode()
 
 # Each customer is taken by its key: see `_CUSTOMERS` in `store.rules.routing_facts`.
-_CUSTOMER_CYCLES = f"""
+_CYCLES_BY_KEY = f"""
 SELECT c.customer_id, {_CUSTOMER_CYCLE}
 FROM (SELECT DISTINCT unnest(%(ids)s::text[]) AS customer_id) AS i CROSS JOIN LATERAL (
     SELECT * FROM customer
     WHERE organization_id = %(organization_id)s AND customer_id = i.customer_id COLLATE "C" LIMIT 1
 ) AS c
-""".encode()
+"""
+_CYCLES_OF_ALL = f"""
+SELECT c.customer_id, {_CUSTOMER_CYCLE} FROM customer c
+WHERE c.organization_id = %(organization_id)s AND c.customer_id = ANY(%(ids)s)
+"""
+_CUSTOMER_CYCLES = Forms(_CYCLES_BY_KEY.encode(), _CYCLES_OF_ALL.encode())
+_NO_CYCLE = {f"customer_{name}": None for name in CYCLE_COLUMNS}
 
 
 async def put_unlocked(
@@ -114,9 +122,11 @@ async def put_unlocked(
 
     The subscriptions are distinct.
     """
-    rows = await _TABLE.put_unlocked(
-        connection, organization_id, [_columns(fact) for fact in facts], now, change=change
-    )
+    columns = [_columns(fact) for fact in facts]
+    if on_cluster(connection):
+        rows = await distributed_puts.put_unlocked(_TABLE, connection, organization_id, columns, change=change)
+    else:
+        rows = await _TABLE.put_unlocked(connection, organization_id, columns, now, change=change)
     stored = await _with_cycles(connection, organization_id, rows)
     return {
         position: UnlockedPut(
@@ -139,13 +149,16 @@ async def put(
         "epoch": epoch,
         "now": now,
         "due_time": now + OWN_TIME,
-        "facts": encoded([_columns(fact) for fact in facts]),
         "anchor": DEFAULT_CYCLE.anchor,
         "cadence": DEFAULT_CYCLE.cadence.value,
         "interval_count": DEFAULT_CYCLE.interval_count,
         "time_zone": DEFAULT_CYCLE.time_zone,
     }
-    rows = await fetched(connection, _PUT, parameters)
+    columns = [_columns(fact) for fact in facts]
+    if on_cluster(connection):
+        rows = await _put_distributed(connection, columns, parameters)
+    else:
+        rows = await fetched(connection, _PUT, {**parameters, "facts": encoded(columns)})
     found: list[Put[StoredSubscription] | CustomerBeingErased] = []
     for position, fact in enumerate(facts):
         row = rows[position]
@@ -168,16 +181,76 @@ async def put(
     return found
 
 
+_CREATE_CUSTOMERS = """
+INSERT INTO customer (
+    organization_id, customer_id, anchor_time, cadence, interval_count, time_zone, create_time, update_time,
+    changed_epoch
+)
+SELECT %(organization_id)s::bigint, id, %(anchor)s::timestamptz, %(cadence)s, %(interval_count)s::integer,
+       %(time_zone)s, %(now)s::timestamptz, %(now)s::timestamptz, %(epoch)s::bigint
+FROM unnest(%(ids)s::text[]) AS i (id)
+ON CONFLICT DO NOTHING
+RETURNING customer_id
+"""
+_CHANGE_CONTRACTS = """
+UPDATE customer SET changed_epoch = %(epoch)s, contracts_change_time = %(now)s
+WHERE organization_id = %(organization_id)s AND customer_id = ANY(%(ids)s)
+"""
+
+
+async def _put_distributed(
+    connection: DriverConnection, facts: Sequence[dict[str, Any]], parameters: dict[str, Any]
+) -> dict[int, dict[str, Any]]:
+    """What `_PUT` does and returns, where the tables are distributed."""
+    organization_id, ids = parameters["organization_id"], {fact["customer_id"] for fact in facts}
+    erased = await distributed_puts.erased_of(connection, organization_id, ids)
+    before = await distributed_puts.before(_TABLE, connection, organization_id, facts)
+    cursor = await connection.execute(_CREATE_CUSTOMERS, {**parameters, "ids": sorted(ids - erased)})
+    created = [row[0] for row in await cursor.fetchall()]
+    kept = [fact for fact in facts if fact["customer_id"] not in erased]
+    stored = await distributed_puts.store(_TABLE, connection, organization_id, kept, parameters)
+    contracts, notes = set[str](), [distributed_puts.note(one, facts=True) for one in created]
+    for key, row in stored.items():
+        was = before.get(key)
+        if row["custom_fields"] != (was["custom_fields"] if was else {}):
+            contracts.add(key[0])
+        if row["custom_fields"] if was is None else not distributed_puts.same_routes(_TABLE, row, was):
+            notes.append(distributed_puts.note(key[0], subscriptions=True))
+    # As in one statement, which does not see the customers that it creates.
+    if contracts := contracts.difference(created):
+        await connection.execute(_CHANGE_CONTRACTS, {**parameters, "ids": sorted(contracts)})
+    await distributed_puts.add_notes(connection, notes, parameters)
+    noted = await distributed_puts.noted_of(connection, organization_id, ids)
+    cycles = await _cycles(connection, organization_id, ids)
+    return {
+        position: {
+            **cycles.get(fact["customer_id"], _NO_CYCLE),
+            **distributed_puts.row_of(_TABLE, fact, stored.get(key), before.get(key)),
+            "erased": fact["customer_id"] in erased,
+            "noted": fact["customer_id"] in noted,
+        }
+        for position, fact in enumerate(facts)
+        for key in [(fact["customer_id"], fact["subscription_id"])]
+    }
+
+
+async def _cycles(
+    connection: DriverConnection, organization_id: int, customer_ids: Iterable[str]
+) -> dict[str, dict[str, Any]]:
+    """The billing cycles of customers, in rows with the columns of _CUSTOMER_CYCLE."""
+    async with connection.cursor(row_factory=dict_row) as cursor:
+        parameters = {"organization_id": organization_id, "ids": list(customer_ids)}
+        await cursor.execute(_CUSTOMER_CYCLES.on(connection), parameters)
+        return {row["customer_id"]: row for row in await cursor.fetchall()}
+
+
 async def _with_cycles(
     connection: DriverConnection, organization_id: int, rows: Mapping[int, Mapping[str, Any]]
 ) -> dict[int, tuple[StoredSubscription, StoredSubscription | None]]:
     """The subscriptions in these rows, after and before their puts, with the billing cycles of their customers."""
     if not rows:
         return {}
-    async with connection.cursor(row_factory=dict_row) as cursor:
-        ids = [row["customer_id"] for row in rows.values()]
-        await cursor.execute(_CUSTOMER_CYCLES, {"organization_id": organization_id, "ids": ids})
-        cycles = {row["customer_id"]: row for row in await cursor.fetchall()}
+    cycles = await _cycles(connection, organization_id, [row["customer_id"] for row in rows.values()])
     found = dict[int, tuple[StoredSubscription, StoredSubscription | None]]()
     for position, row in rows.items():
         whole = {"organization_id": organization_id, **cycles[row["customer_id"]], **row}

@@ -9,6 +9,8 @@ from sqlalchemy import Column, ColumnElement, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from evaluator.definitions import DefinitionState
+from store.postgres.database import driver
+from store.postgres.distributed import on_cluster
 from store.tables import event_key
 from store.tables.accounts import customer, subscription
 from store.tables.alerts import alert
@@ -124,11 +126,16 @@ LIMIT 1
 # Customer by customer: no index has the events of an organization together. Every event has registered its customer.
 _OF_METRIC = text(f"""
 SELECT 1 FROM customer c, LATERAL (
-    SELECT FROM event e
+    SELECT 1 FROM event e
     WHERE {event_key.of_customer("c.organization_id", "c.customer_id")} AND e.metric_id = :metric_id
     LIMIT 1
 ) AS e
 WHERE c.organization_id = :organization_id
+LIMIT 1
+""")
+_OF_METRIC_JOINED = text("""
+SELECT 1 FROM customer c JOIN event e ON e.organization_id = c.organization_id AND e.customer_id = c.customer_id
+WHERE c.organization_id = :organization_id AND e.metric_id = :metric_id
 LIMIT 1
 """)
 
@@ -147,7 +154,8 @@ async def subscription_by_usage(
 async def metric_by_usage(connection: AsyncConnection, organization_id: int, metric_id: str) -> bool:
     """Whether an event of the metric is stored. Reads events of the organization until it finds one."""
     parameters = {"organization_id": organization_id, "metric_id": metric_id}
-    return await connection.scalar(_OF_METRIC, parameters) is not None
+    statement = _OF_METRIC_JOINED if on_cluster(await driver(connection)) else _OF_METRIC
+    return await connection.scalar(statement, parameters) is not None
 
 
 async def _alert(connection: AsyncConnection, organization_id: int, *conditions: ColumnElement[bool]) -> User | None:

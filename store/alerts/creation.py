@@ -19,6 +19,7 @@ from store.erasures import jobs as erasures
 from store.erasures.jobs import CustomerBeingErased
 from store.identity.quotas import QuotaReached
 from store.postgres.database import driver
+from store.postgres.distributed import Forms
 from store.tables.alerts import alert
 
 
@@ -103,20 +104,20 @@ _AS_THEY_ARE = [name for name in ROW_COLUMNS if name != "visit_after"]
 # Inserts alerts and the history of those that are saved; returns their ids, and whether they need no backfill. Left
 # out are those whose key another alert has (ON CONFLICT without a target covers both unique indexes), and those of
 # customers that are being erased. One JSON text for all rows: the driver converts arrays value by value.
-_SAVE = f"""
+_SAVE = """
 WITH wanted AS (
     SELECT * FROM json_to_recordset(%(rows)s::json) AS wanted (
-        {", ".join(f"{name} {kind}" for name, kind in (ROW_COLUMNS | QUIET_COLUMNS).items())},
+        {wanted_columns},
         key_id text, document jsonb
     )
-), {FOUND}, saved AS (
+), {found}, saved AS (
     INSERT INTO alert (
-        organization_id, visit_after, looked, {", ".join(_AS_THEY_ARE)}, changed_epoch, watching_epoch, create_epoch,
+        organization_id, visit_after, looked, {columns}, changed_epoch, watching_epoch, create_epoch,
         watching_time, create_time, update_time
     )
     SELECT %(organization_id)s, CASE WHEN complete THEN NULL ELSE visit_after END, complete,
-        {", ".join(f"w.{name}" for name in _AS_THEY_ARE)}, %(epoch)s, %(epoch)s, %(epoch)s, %(now)s, %(now)s, %(now)s
-    FROM wanted w LEFT JOIN found f USING (alert_id), LATERAL (
+        {w_columns}, %(epoch)s, %(epoch)s, %(epoch)s, %(now)s, %(now)s, %(now)s
+    FROM wanted w LEFT JOIN found f USING (alert_id) CROSS JOIN LATERAL (
         SELECT coalesce(f.unknown OR f.quiet, false)
     ) AS c (complete)
     WHERE w.customer_id IS NULL OR NOT EXISTS (
@@ -124,13 +125,26 @@ WITH wanted AS (
     )
     ON CONFLICT DO NOTHING
     RETURNING alert_id, looked
-), {SETTLED}, noted AS (
+), {settled}noted AS (
     INSERT INTO alert_change (organization_id, alert_id, kind, version, key_id, definition, change_time)
     SELECT %(organization_id)s, alert_id, %(kind)s, version, key_id, document, %(now)s
     FROM wanted JOIN saved USING (alert_id)
 )
 SELECT alert_id, looked FROM saved
-""".encode()
+"""
+_COLUMNS = {
+    "wanted_columns": ", ".join(f"{name} {kind}" for name, kind in (ROW_COLUMNS | QUIET_COLUMNS).items()),
+    "columns": ", ".join(_AS_THEY_ARE),
+    "w_columns": ", ".join(f"w.{name}" for name in _AS_THEY_ARE),
+}
+# On a cluster, gauges and alerts lie apart: no alert is found to be quiet, and each gets its backfill.
+_NONE_FOUND = """
+found AS (SELECT alert_id, false AS unknown, false AS quiet FROM wanted WHERE false)
+"""
+_SAVE_FORMS = Forms(
+    _SAVE.format(**_COLUMNS, found=FOUND, settled=f"{SETTLED}, ").encode(),
+    _SAVE.format(**_COLUMNS, found=_NONE_FOUND, settled="").encode(),
+)
 
 
 async def _save(
@@ -143,8 +157,9 @@ async def _save(
     """Inserts the alerts that can be inserted; returns by id whether they need no backfill."""
     if any(one.definition.scope.customer_id is None for one in drafts):
         wide = None  # they may watch the same gauges as those that name a customer
-    cursor = await (await driver(connection)).execute(
-        _SAVE,
+    raw = await driver(connection)
+    cursor = await raw.execute(
+        _SAVE_FORMS.on(raw),
         {
             "rows": (b"[" + b",".join(one.row for one in drafts) + b"]").decode(),
             "organization_id": organization_id,

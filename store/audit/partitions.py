@@ -6,10 +6,8 @@ from datetime import UTC, datetime
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from store.postgres.partition_locks import MONTHS_OF_AUDIT
 from store.postgres.partitions import LOCK_TIMEOUT, month_start, next_month
-
-# An advisory lock: two replicas can run this at the same time, and even CREATE TABLE IF NOT EXISTS would then fail.
-_LOCK = 1_052_911_830_413
 
 # Notes for each organization which of its numbers are deleted with a partition.
 _NOTE_DELETED = """
@@ -21,7 +19,7 @@ WHERE l.organization_id = p.organization_id
 
 async def create(connection: AsyncConnection, months: Iterable[datetime]) -> set[datetime]:
     """Creates the partitions of these months, given by their starts, that do not exist; returns those that did."""
-    await connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
+    await connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": MONTHS_OF_AUDIT})
     names = await connection.scalars(
         text("SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent = 'audit_entry'::regclass")
     )

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from evaluator.balance_holds import SegmentKey
 from store.balances.drawdown import COLUMNS, Drawable, drawable_from
 from store.postgres.database import Cursor, DriverConnection
+from store.postgres.distributed import Forms
 
 # Segments by their keys: of ended segments, of those that a put left out, and of voided balances, too.
-_READ_HELD = (
+_READ_HELD = Forms.naming_shards(
     COLUMNS
     + """, b.draw_down AND b.void_time IS NULL AND NOT s.removed, b.void_time IS NULL AND NOT s.removed
 FROM unnest(%(customer_ids)s::text[], %(balance_ids)s::text[], %(numbers)s::int[])
@@ -19,8 +20,9 @@ FROM unnest(%(customer_ids)s::text[], %(balance_ids)s::text[], %(numbers)s::int[
 JOIN balance b ON b.organization_id = %(organization_id)s AND b.customer_id = i.customer_id COLLATE "C"
     AND b.balance_id = i.balance_id COLLATE "C"
 JOIN balance_segment s ON s.organization_id = b.organization_id AND s.customer_id = b.customer_id
-    AND s.balance_id = b.balance_id AND s.segment_number = i.segment_number
-"""
+    AND s.balance_id = b.balance_id AND s.segment_number = i.segment_number {shards}
+""",
+    "b.customer_id = ANY(%(customer_ids)s)",
 )
 
 
@@ -34,7 +36,7 @@ async def send_segments(
         "balance_ids": [balance_id for _, (balance_id, _) in keys],
         "numbers": [number for _, (_, number) in keys],
     }
-    return await connection.execute(_READ_HELD.encode(), parameters)
+    return await connection.execute(_READ_HELD.on(connection), parameters)
 
 
 async def segments(cursor: Cursor) -> list[Drawable]:
@@ -60,25 +62,40 @@ class Use:
     seat: tuple[str, str] | None = None
 
 
-# The uses for which a balance exists that is not voided, whether any of its segments is active or not. Stops at the
-# first balance of each use.
+# A balance `b` is for a use `i`, whether any of its segments is active or not.
+_COVERS = """b.organization_id = %(organization_id)s AND b.customer_id = i.customer_id COLLATE "C"
+        AND b.draw_down AND b.void_time IS NULL AND {of_seat}
+        AND i.unit = CASE WHEN b.metric_id IS NULL THEN 'cost/' || b.currency ELSE 'usage/' || b.metric_id END
+            COLLATE "C"
+        AND (b.draw_down_metric_ids = '{{}}' OR i.metric_id COLLATE "C" = ANY(b.draw_down_metric_ids))"""
+# The uses for which a balance exists that is not voided. Stops at the first balance of each use.
 _COVERED = """
 SELECT i.place FROM unnest(
     %(customer_ids)s::text[], %(units)s::text[], %(metric_ids)s::text[], %(keys)s::text[], %(values)s::text[]
 ) WITH ORDINALITY AS i (customer_id, unit, metric_id, key, value, place)
 WHERE EXISTS (
-    SELECT FROM balance b
-    WHERE b.organization_id = %(organization_id)s AND b.customer_id = i.customer_id COLLATE "C"
-        AND b.draw_down AND b.void_time IS NULL AND {of_seat}
-        AND i.unit = CASE WHEN b.metric_id IS NULL THEN 'cost/' || b.currency ELSE 'usage/' || b.metric_id END
-            COLLATE "C"
-        AND (b.draw_down_metric_ids = '{{}}' OR i.metric_id COLLATE "C" = ANY(b.draw_down_metric_ids))
+    SELECT 1 FROM balance b
+    WHERE {covers}
 )
 """
-_COVERED_BY_POOLED = _COVERED.format(of_seat="b.seat_group_key IS NULL")
-_COVERED_BY_SEATS = _COVERED.format(
-    of_seat='b.seat_group_key = i.key COLLATE "C" AND b.seat_group_value = i.value COLLATE "C"'
-)
+# The same by a join, which finds all balances of each use.
+_COVERED_JOINED = """
+SELECT i.place FROM unnest(
+    %(customer_ids)s::text[], %(units)s::text[], %(metric_ids)s::text[], %(keys)s::text[], %(values)s::text[]
+) WITH ORDINALITY AS i (customer_id, unit, metric_id, key, value, place)
+JOIN balance b ON b.customer_id = i.customer_id COLLATE "C"
+WHERE {covers} AND b.customer_id = ANY(%(customer_ids)s)
+GROUP BY b.customer_id, i.place
+"""
+
+
+def _covered(of_seat: str) -> Forms:
+    covers = _COVERS.format(of_seat=of_seat)
+    return Forms(_COVERED.format(covers=covers).encode(), _COVERED_JOINED.format(covers=covers).encode())
+
+
+_COVERED_BY_POOLED = _covered("b.seat_group_key IS NULL")
+_COVERED_BY_SEATS = _covered('b.seat_group_key = i.key COLLATE "C" AND b.seat_group_value = i.value COLLATE "C"')
 
 
 async def send_with_balances(
@@ -102,7 +119,7 @@ async def send_with_balances(
             "keys": [use.seat[0] if use.seat else None for use in wanted],
             "values": [use.seat[1] if use.seat else None for use in wanted],
         }
-        sent.append((wanted, await connection.execute(statement.encode(), parameters)))
+        sent.append((wanted, await connection.execute(statement.on(connection), parameters)))
     return sent
 
 

@@ -8,10 +8,13 @@ events, and before balances, invoices and gauges.
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from evaluator.balances import Unit
-from store.postgres.database import Connection, Cursor, DriverConnection, Row, driver
+from store.postgres import row_locks
+from store.postgres.database import Connection, DriverConnection, Row, driver
+from store.postgres.distributed import Forms, on_cluster
+from store.postgres.row_locks import Sent
 
 # Creates the wallets that are missing. A statement before _LOCK, for all wallets of the transaction: if creating and
 # locking alternated, two transactions could each hold a wallet and wait for the row that the other one has created.
@@ -35,8 +38,22 @@ _LOCK_WITH_DRAWDOWN = """
 SELECT customer_id, draw_units, seat_keys, has_recharge_policy, due_time, read_time FROM wallet
 WHERE organization_id = %(organization_id)s AND customer_id = ANY(string_to_array(%(ids)s, E'\t'))
     AND draw_units <> '{}'
-    AND EXISTS (SELECT FROM wallet WHERE organization_id = %(organization_id)s AND draw_units <> '{}')
+    AND EXISTS (SELECT 1 FROM wallet WHERE organization_id = %(organization_id)s AND draw_units <> '{}')
 ORDER BY customer_id FOR UPDATE
+"""
+
+# Of a cluster: see `store.postgres.row_locks`. Those of one customer.
+_COLUMNS = "customer_id, draw_units, seat_keys, has_recharge_policy, due_time, read_time"
+_OF_ONE = "organization_id = %(organization_id)s AND customer_id = %(customer_id)s"
+_LOCK_ONE = f"SELECT {_COLUMNS} FROM wallet WHERE {_OF_ONE} FOR UPDATE".encode()
+_CLAIM_ONE = f"""
+SELECT {_COLUMNS} FROM wallet WHERE {_OF_ONE} AND (due_time <= %(now)s OR has_recharge_policy) FOR UPDATE SKIP LOCKED
+""".encode()
+# Which of many customers have balances on which usage draws: most have none, and no lock is taken for them.
+_WITH_DRAWDOWN = """
+SELECT customer_id FROM wallet
+WHERE organization_id = %(organization_id)s AND customer_id = ANY(string_to_array(%(ids)s, E'\t'))
+    AND draw_units <> '{}'
 """
 
 
@@ -73,8 +90,11 @@ async def lock(connection: Connection, organization_id: int, customer_ids: Itera
     parameters = {"organization_id": organization_id, "ids": sorted(set(customer_ids))}
     async with raw.pipeline():
         await raw.execute(_CREATE, parameters)
-        cursor = await raw.execute(_LOCK, parameters)
-    return {row[0]: Wallet.of_row(row) for row in await cursor.fetchall()}
+        if on_cluster(raw):
+            sent = await _send_each(raw, _LOCK_ONE, organization_id, customer_ids)
+        else:
+            sent = [await raw.execute(_LOCK, parameters)]
+    return await held(sent)
 
 
 # The two statements of `lock` for many customers, whose ids come as one text: see _LOCK_WITH_DRAWDOWN.
@@ -91,6 +111,9 @@ WITH locked AS MATERIALIZED (
 )
 SELECT (SELECT count(*) FROM locked), l.* FROM (SELECT) AS one LEFT JOIN locked l ON l.draw_units <> '{}'
 """
+
+# Of a cluster: a row for each customer, whose columns are those of _LOCK_MANY. The number follows from the rows.
+_LOCK_ONE_OF_MANY = f"SELECT NULL, {_COLUMNS} FROM wallet WHERE {_OF_ONE} FOR UPDATE".encode()
 
 
 async def send_create(connection: DriverConnection, organization_id: int, customer_ids: Iterable[str]) -> None:
@@ -117,27 +140,35 @@ async def lock_with_others(
 
     Creates those of the customers that are missing.
     """
+    of_others = "\t".join(others)
     parameters = {
         "organization_id": organization_id,
         "ids": "\t".join(sorted(customer_ids)),
-        "others": "\t".join(others),
+        "others": of_others,
     }
     async with connection.pipeline():
         await connection.execute(_CREATE_MANY, parameters)
-        cursor = await connection.execute(_LOCK_WITH_OTHERS, parameters)
-    return await held(cursor)
+        if on_cluster(connection):
+            drawing = await _with_drawdown(connection, organization_id, of_others)
+            sent = await _send_each(connection, _LOCK_ONE, organization_id, drawing.union(customer_ids))
+        else:
+            sent = [await connection.execute(_LOCK_WITH_OTHERS, parameters)]
+    return await held(sent)
 
 
-async def send_lock(connection: DriverConnection, organization_id: int, customer_ids: Iterable[str]) -> Cursor:
-    """Sends the statement that locks those of the customers' wallets that exist; `locked` reads its result."""
+async def send_lock(connection: DriverConnection, organization_id: int, customer_ids: Iterable[str]) -> Sent:
+    """Sends what locks those of the customers' wallets that exist; `locked` reads the result."""
+    if on_cluster(connection):
+        return await _send_each(connection, _LOCK_ONE_OF_MANY, organization_id, customer_ids)
     parameters = {"organization_id": organization_id, "ids": "\t".join(customer_ids)}
-    return await connection.execute(_LOCK_MANY, parameters)
+    return [await connection.execute(_LOCK_MANY, parameters)]
 
 
-async def locked(cursor: Cursor) -> tuple[int, dict[str, Wallet]]:
+async def locked(sent: Sent) -> tuple[int, dict[str, Wallet]]:
     """The result of `send_lock`: how many wallets are held, and those on whose balances usage draws."""
-    rows = await cursor.fetchall()
-    return rows[0][0], {row[1]: Wallet.of_row(row[1:]) for row in rows if row[1] is not None}
+    rows = await row_locks.rows(sent)
+    number = rows[0][0] if rows and rows[0][0] is not None else len(rows)
+    return number, {row[1]: Wallet.of_row(row[1:]) for row in rows if row[1] is not None and row[2]}
 
 
 # Reads wallets without a lock. The array is a subquery: see `store.enforcement.meters`.
@@ -150,13 +181,13 @@ WHERE organization_id = %(organization_id)s AND customer_id = ANY((SELECT string
 
 async def send_read_with_drawdown(
     connection: DriverConnection, organization_id: int, customer_ids: Iterable[str]
-) -> Cursor:
+) -> Sent:
     """Sends the statement that reads those of the customers' wallets on whose balances usage draws; `held` reads it.
 
     It locks nothing.
     """
     parameters = {"organization_id": organization_id, "ids": "\t".join(customer_ids)}
-    return await connection.execute(_READ_WITH_DRAWDOWN, parameters)
+    return [await connection.execute(_READ_WITH_DRAWDOWN, parameters)]
 
 
 async def lock_with_drawdown(
@@ -168,15 +199,32 @@ async def lock_with_drawdown(
 
 async def send_lock_with_drawdown(
     connection: DriverConnection, organization_id: int, customer_ids: Iterable[str]
-) -> Cursor:
-    """Sends the statement of `lock_with_drawdown`; `held` reads its result."""
-    parameters = {"organization_id": organization_id, "ids": "\t".join(set(customer_ids))}
-    return await connection.execute(_LOCK_WITH_DRAWDOWN, parameters)
+) -> Sent:
+    """Sends what `lock_with_drawdown` executes; `held` reads the result. On a cluster it waits for a read."""
+    ids = "\t".join(set(customer_ids))
+    if on_cluster(connection):
+        drawing = await _with_drawdown(connection, organization_id, ids)
+        return await _send_each(connection, _LOCK_ONE, organization_id, drawing)
+    parameters = {"organization_id": organization_id, "ids": ids}
+    return [await connection.execute(_LOCK_WITH_DRAWDOWN, parameters)]
 
 
-async def held(cursor: Cursor) -> dict[str, Wallet]:
-    """The result of `send_lock_with_drawdown`."""
-    return {row[0]: Wallet.of_row(row) for row in await cursor.fetchall()}
+async def _with_drawdown(connection: DriverConnection, organization_id: int, ids: str) -> set[str]:
+    """Those of the customers on whose balances usage draws. Units are never removed from a wallet."""
+    cursor = await connection.execute(_WITH_DRAWDOWN, {"organization_id": organization_id, "ids": ids})
+    return {row[0] for row in await cursor.fetchall()}
+
+
+async def _send_each(
+    connection: DriverConnection, statement: bytes, organization_id: int, customer_ids: Iterable[str], **others: Any
+) -> Sent:
+    by_customer = {one: {"organization_id": organization_id, "customer_id": one, **others} for one in customer_ids}
+    return await row_locks.send_each(connection, statement, by_customer)
+
+
+async def held(sent: Sent) -> dict[str, Wallet]:
+    """The wallets in the rows of statements with the columns of `_LOCK`."""
+    return {row[0]: Wallet.of_row(row) for row in await row_locks.rows(sent)}
 
 
 # Adds a unit, and the property of a seat, to a wallet that lacks them.
@@ -203,20 +251,20 @@ async def add_drawdown_unit(
 
 
 # Replaces the timers of customers.
-_SET_TIMERS = """
-UPDATE wallet w SET due_time = i.due_time, read_time = greatest(w.read_time, i.read_time)
-"""
+_NEW_TIMERS = "UPDATE wallet w SET due_time = i.due_time, read_time = greatest(w.read_time, i.read_time)"
 
 # Sets the timers of customers that have no earlier one.
-_SET_EARLIER_TIMERS = """
+_EARLIER_TIMERS = """
 UPDATE wallet w SET due_time = least(w.due_time, i.due_time), read_time = greatest(w.read_time, i.read_time)
 """
 
 # The customers that the two statements above update.
 _OF_CUSTOMERS = """
 FROM unnest(%(ids)s::text[], %(due)s::timestamptz[], %(read)s::timestamptz[]) AS i (customer_id, due_time, read_time)
-WHERE w.organization_id = %(organization_id)s AND w.customer_id = i.customer_id COLLATE "C"
+WHERE w.organization_id = %(organization_id)s AND w.customer_id = i.customer_id COLLATE "C" {shards}
 """
+_SET_TIMERS = Forms.naming_shards(_NEW_TIMERS + _OF_CUSTOMERS, "w.customer_id = ANY(%(ids)s)")
+_SET_EARLIER_TIMERS = Forms.naming_shards(_EARLIER_TIMERS + _OF_CUSTOMERS, "w.customer_id = ANY(%(ids)s)")
 
 
 class ReadTimes(NamedTuple):
@@ -240,7 +288,7 @@ async def set_earlier_timers(connection: Connection, organization_id: int, read:
     await _set(connection, _SET_EARLIER_TIMERS, organization_id, read)
 
 
-async def _set(connection: Connection, statement: str, organization_id: int, read: Mapping[str, ReadTimes]) -> None:
+async def _set(connection: Connection, statement: Forms, organization_id: int, read: Mapping[str, ReadTimes]) -> None:
     if read:
         raw = await driver(connection)
         parameters = {
@@ -249,7 +297,7 @@ async def _set(connection: Connection, statement: str, organization_id: int, rea
             "due": [item.due_time for item in read.values()],
             "read": [item.time for item in read.values()],
         }
-        await raw.execute((statement + _OF_CUSTOMERS).encode(), parameters)
+        await raw.execute(statement.on(raw), parameters)
 
 
 # The customers whose timers are due, the earliest first: those of wallets and those of recharge policies.
@@ -319,5 +367,6 @@ async def claim_due(
     """
     raw = await driver(connection)
     parameters = {"organization_id": organization_id, "ids": sorted(set(customer_ids)), "now": now}
-    cursor = await raw.execute(_CLAIM_DUE, parameters)
-    return {row[0]: Wallet.of_row(row) for row in await cursor.fetchall()}
+    if on_cluster(raw):
+        return await held(await _send_each(raw, _CLAIM_ONE, organization_id, customer_ids, now=now))
+    return await held([await raw.execute(_CLAIM_DUE, parameters)])

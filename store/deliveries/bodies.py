@@ -10,7 +10,7 @@ from collections.abc import Collection, Sequence
 from typing import LiteralString
 
 from store.postgres.database import DriverConnection
-from store.postgres.pooled_connection import is_of_cluster
+from store.postgres.distributed import on_cluster
 
 # Up to so many deliveries, a cluster asks only the nodes of their customers, which the statement then names again. Of
 # more it asks about all nodes anyway, and PostgreSQL would sort the list of customers for each delivery.
@@ -72,7 +72,7 @@ async def bodies(connection: DriverConnection, keys: Collection[Key]) -> dict[tu
     found = dict[tuple[int, str], Body]()
     if of_customers:
         statement = _OF_NOTIFICATIONS
-        if is_of_cluster(connection):
+        if on_cluster(connection):
             statement = _OF_NAMED_ON_CLUSTER if len(of_customers) <= NAMED else _ON_CLUSTER
         found = await _read(connection, statement, of_customers)
     others = [key for key in ordered if (key[0], key[2]) not in found]

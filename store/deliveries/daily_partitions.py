@@ -7,10 +7,9 @@ from datetime import UTC, date, datetime, timedelta
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-DAYS_AHEAD = 3  # besides today; without a notifier for longer than that, the default partitions grow
+from store.postgres.partition_locks import DAYS_OF_DELIVERIES
 
-# The advisory lock of this work: two CREATE TABLE IF NOT EXISTS at the same time can fail in the catalog.
-_LOCK = 1_052_911_830_415
+DAYS_AHEAD = 3  # besides today; without a notifier for longer than that, the default partitions grow
 
 LOCK_TIMEOUT = "2s"
 IDLE_TIMEOUT = "5s"
@@ -97,7 +96,7 @@ async def _begin(connection: AsyncConnection) -> None:
         ),
         {"wait": LOCK_TIMEOUT, "idle": IDLE_TIMEOUT},
     )
-    await connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
+    await connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": DAYS_OF_DELIVERIES})
 
 
 async def _today(connection: AsyncConnection) -> date:

@@ -14,6 +14,9 @@ from store.deliveries.redelivery import Redeliverable, make_due
 from store.deliveries.redelivery_jobs import COLUMNS, JobKind, JobState, RedeliveryJob, job_from
 from store.endpoints import lifecycle
 from store.endpoints.rows import Endpoint, EndpointState
+from store.postgres.database import DriverConnection, driver
+from store.postgres.distributed import on_cluster
+from store.postgres.pipelines import fetched_each
 from store.tables.notifications import notification, outbox
 from store.tables.redelivery import redelivery_job
 from store.tables.webhooks import delivery
@@ -82,16 +85,19 @@ async def step(
 
 @dataclass(frozen=True)
 class _Examined:
-    """A row that a step read. condition_type: only of notifications."""
+    """A row that a step read. condition_type: only of notifications. is_left_out: an erasure has locked it."""
 
     create_time: datetime
     row_id: str
     event: Redeliverable
     condition_type: str | None = None
+    is_left_out: bool = False
 
 
 def _wants(endpoint: Endpoint, row: _Examined) -> bool:
     """Whether the endpoint's filters let a notification pass; a delivery has passed them before."""
+    if row.is_left_out:
+        return False
     if row.condition_type is None:
         return True
     types, conditions = endpoint.event_types, endpoint.condition_types
@@ -116,20 +122,47 @@ async def _notifications(connection: AsyncConnection, job: RedeliveryJob, limit:
         )
         .order_by(notification.c.create_time, notification.c.notification_id)
         .limit(limit)
-        # An erasure deletes only what it has locked itself, and what it has locked is not to be sent any more.
-        .with_for_update(read=True, key_share=True, skip_locked=True)
     )
     if job.after_time is not None:
         statement = statement.where(key > tuple_(job.after_time, job.after_id))
+    raw = await driver(connection)
+    # An erasure deletes only what it has locked itself, and what it has locked is not to be sent any more.
+    if not on_cluster(raw):
+        statement = statement.with_for_update(read=True, key_share=True, skip_locked=True)
+    rows = (await connection.execute(statement)).all()
+    ids = {row.notification_id for row in rows}
+    if on_cluster(raw):
+        ids = await _locked(raw, job.organization_id, [(row.customer_id, row.notification_id) for row in rows])
     return [
         _Examined(
             row.create_time,
             row.notification_id,
             Redeliverable(row.notification_id, row.customer_id, row.event_type),
             row.condition_type,
+            is_left_out=row.notification_id not in ids,
         )
-        for row in await connection.execute(statement)
+        for row in rows
     ]
+
+
+# On a cluster, a lock of rows names their customer.
+_LOCK = b"""
+SELECT notification_id FROM notification
+WHERE organization_id = %(organization_id)s AND customer_id = %(customer_id)s AND notification_id = ANY(%(ids)s)
+FOR KEY SHARE SKIP LOCKED
+"""
+
+
+async def _locked(connection: DriverConnection, organization_id: int, keys: Sequence[tuple[str, str]]) -> set[str]:
+    """The ids of those of the notifications (customer id, id) that no other transaction has locked."""
+    by_customer = dict[str, list[str]]()
+    for customer_id, notification_id in keys:
+        by_customer.setdefault(customer_id, []).append(notification_id)
+    each = (
+        {"organization_id": organization_id, "customer_id": customer_id, "ids": ids}
+        for customer_id, ids in sorted(by_customer.items())
+    )
+    return {row[0] for row in await fetched_each(connection, _LOCK, each)}
 
 
 async def _deliveries(connection: AsyncConnection, job: RedeliveryJob, limit: int) -> list[_Examined]:

@@ -68,7 +68,7 @@ SELECT %(now)s - min(create_time), count(*) FROM (
 ) AS r
 """
 _DISABLED_POLICIES = """
-SELECT interval '0', count(*) FROM (SELECT FROM recharge_policy WHERE state = 'DISABLED' LIMIT %(counted)s) AS p
+SELECT interval '0', count(*) FROM (SELECT 1 FROM recharge_policy WHERE state = 'DISABLED' LIMIT %(counted)s) AS p
 """
 _ERASURES = """
 SELECT clock_timestamp() - min(create_time), count(*) FROM (

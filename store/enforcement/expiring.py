@@ -11,9 +11,12 @@ _CLAIM_CLASS = 0x7468  # of the advisory locks that let one process at a time wo
 # Open reservations that have expired, the earliest first.
 _DUE = """
 SELECT r.organization_id, o.name, r.customer_id, r.reservation_id
-FROM reservation r JOIN organization o USING (organization_id)
-WHERE r.state = 'OPEN' AND r.expire_time <= %(until)s AND r.organization_id <> ALL(%(others_than)s)
-ORDER BY r.expire_time LIMIT %(limit)s
+FROM (
+    SELECT organization_id, customer_id, reservation_id, expire_time FROM reservation
+    WHERE state = 'OPEN' AND expire_time <= %(until)s AND organization_id <> ALL(%(others_than)s)
+    ORDER BY expire_time LIMIT %(limit)s
+) AS r JOIN organization o USING (organization_id)
+ORDER BY r.expire_time
 """
 _NEXT = "SELECT min(expire_time) FROM reservation WHERE state = 'OPEN'"
 

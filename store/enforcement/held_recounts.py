@@ -8,24 +8,41 @@ that adds the charge, or it holds the row of the reservation and finds that noth
 
 from collections.abc import Sequence
 from decimal import Decimal
+from typing import Any, NamedTuple
 
-from evaluator.amounts import ZERO
-from store.enforcement.meter_recounts import COUNTED, WANTED, MeterRecount, parameters_of_meters
+import orjson
+
+from evaluator.amounts import ZERO, exact_arithmetic
+from store.enforcement.meter_recounts import (
+    COUNTED,
+    COUNTED_BELOW,
+    WANTED,
+    MeterRecount,
+    parameters_of_below,
+    parameters_of_meters,
+)
+from store.postgres import row_locks
 from store.postgres.database import DriverConnection
+from store.postgres.distributed import on_cluster
+
+# Open reservations `r` of which a row `i` of COUNTED holds a part from now on, and how much.
+_AMOUNT = """CASE i.counts
+            WHEN 'COST' THEN r.granted_cost WHEN 'EVENTS' THEN 1 ELSE r.granted_quantity END"""
+_IS_COUNTED = """r.organization_id = %(organization_id)s AND r.customer_id = i.customer_id COLLATE "C"
+            AND r.state = 'OPEN'
+            AND CASE i.counts WHEN 'COST' THEN r.currency ELSE r.metric_id END = i.name COLLATE "C"
+            AND r.event_time >= i.period_start AND r.event_time < i.period_end
+            AND (i.subscription_id IS NULL OR r.subscription_id = i.subscription_id COLLATE "C")
+            AND coalesce(r.properties, '{}') @> i.group_values
+            AND NOT coalesce(r.charges @> jsonb_build_array(jsonb_build_array(i.holder_id, i.meter_id)), false)"""
 
 # What open reservations would hold of each meter, and do not hold yet.
 _FOUND = f"""
 {WANTED}, found AS MATERIALIZED (
     SELECT i.position, i.holder_id, i.meter_id, r.* FROM {COUNTED} CROSS JOIN LATERAL (
-        SELECT r.customer_id, r.reservation_id, CASE i.counts
-            WHEN 'COST' THEN r.granted_cost WHEN 'EVENTS' THEN 1 ELSE r.granted_quantity END AS amount
+        SELECT r.customer_id, r.reservation_id, {_AMOUNT} AS amount
         FROM reservation r
-        WHERE r.organization_id = %(organization_id)s AND r.customer_id = i.customer_id AND r.state = 'OPEN'
-            AND CASE i.counts WHEN 'COST' THEN r.currency ELSE r.metric_id END = i.name COLLATE "C"
-            AND r.event_time >= i.period_start AND r.event_time < i.period_end
-            AND (i.subscription_id IS NULL OR r.subscription_id = i.subscription_id COLLATE "C")
-            AND coalesce(r.properties, '{{}}') @> i.group_values
-            AND NOT coalesce(r.charges @> jsonb_build_array(jsonb_build_array(i.holder_id, i.meter_id)), false)
+        WHERE {_IS_COUNTED}
         OFFSET 0
     ) AS r WHERE r.amount <> 0
 )
@@ -52,6 +69,26 @@ _ADD = f"""
 SELECT position, sum(amount) FROM found JOIN locked USING (customer_id, reservation_id) GROUP BY 1
 """
 
+# The steps of _ADD on a cluster: the charges, the lock of the reservations of a customer, and the change.
+_FOUND_BELOW = f"""
+SELECT i.position, r.customer_id, r.reservation_id, i.holder_id, i.meter_id, ({_AMOUNT})::text
+FROM {COUNTED_BELOW} JOIN reservation r ON {_IS_COUNTED}
+WHERE r.customer_id = ANY(%(below_ids)s) AND {_AMOUNT} <> 0
+ORDER BY 1, 2, 3
+""".encode()
+_LOCK_OPEN = b"""
+SELECT customer_id, reservation_id FROM reservation
+WHERE organization_id = %(organization_id)s AND customer_id = %(customer_id)s
+    AND reservation_id = ANY(%(reservation_ids)s) AND state = 'OPEN'
+ORDER BY reservation_id FOR UPDATE
+"""
+_CHARGE = b"""
+UPDATE reservation r SET charges = coalesce(r.charges, '[]') || a.charges
+FROM json_to_recordset(%(added)s::json) AS a (customer_id text, reservation_id text, charges jsonb)
+WHERE r.organization_id = %(organization_id)s AND r.customer_id = ANY(%(customer_ids)s)
+    AND r.customer_id = a.customer_id COLLATE "C" AND r.reservation_id = a.reservation_id COLLATE "C"
+"""
+
 
 async def hold(connection: DriverConnection, organization_id: int, wanted: Sequence[MeterRecount]) -> list[Decimal]:
     """What open reservations hold of each meter from now on and did not hold before.
@@ -59,6 +96,9 @@ async def hold(connection: DriverConnection, organization_id: int, wanted: Seque
     As if the limit had stood when they were made: of a rolling window, they count whatever their time is. The
     transaction must hold the wallets of the meters' customers. Costs a look-up for each customer below.
     """
+    if on_cluster(connection):
+        found = await _charges(connection, organization_id, wanted)
+        return _sums(await _add(connection, organization_id, found), len(wanted))
     return await _amounts(connection, organization_id, wanted, _ADD)
 
 
@@ -70,18 +110,83 @@ async def would_hold(
     connection: DriverConnection, organization_id: int, wanted: Sequence[MeterRecount]
 ) -> list[Decimal]:
     """What `hold` would return. Changes nothing."""
+    if on_cluster(connection):
+        return _sums(await _charges(connection, organization_id, wanted), len(wanted))
     return await _amounts(connection, organization_id, wanted, _WOULD)
 
 
-async def _amounts(
-    connection: DriverConnection, organization_id: int, wanted: Sequence[MeterRecount], statement: str
-) -> list[Decimal]:
+class _Charge(NamedTuple):
+    """What a reservation would hold of a meter. amount: as PostgreSQL writes it."""
+
+    position: int
+    customer_id: str
+    reservation_id: str
+    holder_id: str
+    meter_id: str
+    amount: str
+
+
+async def _charges(
+    connection: DriverConnection, organization_id: int, wanted: Sequence[MeterRecount]
+) -> list[_Charge]:
+    below = await parameters_of_below(connection, organization_id, wanted)
+    cursor = await connection.execute(_FOUND_BELOW, {**_parameters(organization_id, wanted), **below})
+    return [_Charge(*row) for row in await cursor.fetchall()]
+
+
+async def _add(connection: DriverConnection, organization_id: int, found: Sequence[_Charge]) -> list[_Charge]:
+    """Adds the charges to those of the reservations that are still open; returns these charges."""
+    by_customer: dict[str, set[str]] = {}
+    for one in found:
+        by_customer.setdefault(one.customer_id, set()).add(one.reservation_id)
+    locks = {
+        one: {"organization_id": organization_id, "customer_id": one, "reservation_ids": sorted(ids)}
+        for one, ids in by_customer.items()
+    }
+    held = set(await row_locks.rows(await row_locks.send_each(connection, _LOCK_OPEN, locks)))
+    added = [one for one in found if (one.customer_id, one.reservation_id) in held]
+    charges: dict[tuple[str, str], list[tuple[str, str, str]]] = {}
+    for one in added:
+        of_one = charges.setdefault((one.customer_id, one.reservation_id), [])
+        of_one.append((one.holder_id, one.meter_id, one.amount))
+    if added:
+        rows = [
+            {"customer_id": customer_id, "reservation_id": reservation_id, "charges": of_one}
+            for (customer_id, reservation_id), of_one in charges.items()
+        ]
+        await connection.execute(
+            _CHARGE,
+            {
+                "organization_id": organization_id,
+                "customer_ids": sorted({customer_id for customer_id, _ in charges}),
+                "added": orjson.dumps(rows).decode(),
+            },
+        )
+    return added
+
+
+def _sums(charges: Sequence[_Charge], meters: int) -> list[Decimal]:
+    sums = [ZERO] * meters
+    with exact_arithmetic():
+        for one in charges:
+            sums[one.position - 1] += Decimal(one.amount)
+    return sums
+
+
+def _parameters(organization_id: int, wanted: Sequence[MeterRecount]) -> dict[str, Any]:
+    """Those of the meters; of a rolling window, any time counts."""
     parameters = parameters_of_meters(organization_id, wanted)
     rolling = [one.meter.window.is_rolling for one in wanted]
     for name, always in (("starts", "-infinity"), ("ends", "infinity")):
         spans = parameters[name].split("\t")
         parameters[name] = "\t".join(always if rolls else one for rolls, one in zip(rolling, spans, strict=True))
-    cursor = await connection.execute(statement.encode(), parameters)
+    return parameters
+
+
+async def _amounts(
+    connection: DriverConnection, organization_id: int, wanted: Sequence[MeterRecount], statement: str
+) -> list[Decimal]:
+    cursor = await connection.execute(statement.encode(), _parameters(organization_id, wanted))
     added = [ZERO] * len(wanted)
     for position, amount in await cursor.fetchall():
         added[position - 1] = amount

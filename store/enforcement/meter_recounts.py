@@ -13,21 +13,26 @@ from evaluator.amounts import ZERO
 from evaluator.enforcement.meters import Meter
 from evaluator.raw_events import RawEvents
 from evaluator.routing_facts import MOST_LEVELS
+from store.accounts import customer_levels
 from store.postgres.database import DriverConnection
+from store.postgres.distributed import on_cluster
 from store.usage.recounts import StatementKind, conditions, parameters_of, tally_columns
+
+# The meters as rows with their positions.
+_METERS = """unnest(
+    string_to_array(%(customer_ids)s, E'\t'), string_to_array(%(meter_ids)s, E'\t'),
+    string_to_array(%(subscription_ids)s, E'\t', ''), string_to_array(%(names)s, E'\t'),
+    string_to_array(%(starts)s, E'\t')::timestamptz[], string_to_array(%(ends)s, E'\t')::timestamptz[],
+    string_to_array(%(groups)s, E'\t')::jsonb[], string_to_array(%(counts)s, E'\t')
+) WITH ORDINALITY AS {name} (
+    holder_id, meter_id, subscription_id, name, period_start, period_end, group_values, counts, position
+)"""
 
 # The meters are rows `w` of `wanted`; `below` has, for each of their customers, itself and all whose usage counts
 # there. Usage below a customer that is being erased does not count above it: see `Router.chain`.
 WANTED = f"""
 WITH RECURSIVE wanted AS MATERIALIZED (
-    SELECT * FROM unnest(
-        string_to_array(%(customer_ids)s, E'\t'), string_to_array(%(meter_ids)s, E'\t'),
-        string_to_array(%(subscription_ids)s, E'\t', ''), string_to_array(%(names)s, E'\t'),
-        string_to_array(%(starts)s, E'\t')::timestamptz[], string_to_array(%(ends)s, E'\t')::timestamptz[],
-        string_to_array(%(groups)s, E'\t')::jsonb[], string_to_array(%(counts)s, E'\t')
-    ) WITH ORDINALITY AS i (
-        holder_id, meter_id, subscription_id, name, period_start, period_end, group_values, counts, position
-    )
+    SELECT * FROM {_METERS.format(name="i")}
 ), below (root, customer_id, level) AS (
     SELECT DISTINCT holder_id COLLATE "C", holder_id COLLATE "C", 1 FROM wanted
     UNION ALL
@@ -43,6 +48,17 @@ COUNTED = """(
     SELECT w.*, b.customer_id FROM wanted w JOIN below b ON b.root = w.holder_id
     WHERE w.subscription_id IS NULL OR b.level = 1
 ) AS i"""
+# The same rows on a cluster, where `below` comes as parameters (`parameters_of_below`). Citus takes the columns of
+# these functions for text, unless they are in subqueries.
+COUNTED_BELOW = f"""(
+    SELECT w.*, b.customer_id
+    FROM (SELECT * FROM {_METERS.format(name="m")}) AS w
+    JOIN (
+        SELECT * FROM unnest(%(roots)s::text[], %(below_ids)s::text[], %(levels)s::integer[])
+            AS c (root, customer_id, level)
+    ) AS b ON b.root = w.holder_id
+    WHERE w.subscription_id IS NULL OR b.level = 1
+) AS i"""
 
 # Sums of the events that each meter counts. The subquery, which is not made a join, takes the events of each customer
 # by their key.
@@ -52,6 +68,12 @@ SELECT i.position, s.minute, sum(s.total) FROM {COUNTED} CROSS JOIN LATERAL (
     SELECT {{minute}} AS minute, {{tally}} FROM event e WHERE {{conditions}} GROUP BY 1
 ) AS s (minute, total)
 GROUP BY 1, 2
+"""
+# The same sums for each customer.
+_COUNT_BELOW = f"""
+SELECT i.position, {{minute}}, {{tally}} FROM {COUNTED_BELOW} JOIN event e ON {{conditions}}
+WHERE e.customer_id = ANY(%(below_ids)s)
+GROUP BY e.customer_id, 1, 2
 """
 
 
@@ -97,25 +119,39 @@ async def recount(
     The transaction must hold the wallets of the meters' customers: no other one stores events that they count. Costs
     a look-up in the events for each customer below, and their events of the months of the window.
     """
+    below = await parameters_of_below(connection, organization_id, wanted) if on_cluster(connection) else None
     totals, minutes = [ZERO] * len(wanted), [dict[datetime, Decimal]() for _ in wanted]
     by_kind: dict[tuple[StatementKind, bool, bool], list[int]] = {}
     for index, one in enumerate(wanted):
         by_kind.setdefault(one._kind, []).append(index)
     for (kind, is_rolling, has_group), indexes in by_kind.items():
         of_group = " AND e.properties @> i.group_values" if has_group else ""
-        statement = _COUNT.format(
+        statement = (_COUNT if below is None else _COUNT_BELOW).format(
             minute="date_trunc('minute', e.event_time, 'UTC')" if is_rolling else "NULL::timestamptz",
             tally=tally_columns(kind),
             conditions=conditions(kind) + of_group,
         )
         parameters = parameters_of_meters(organization_id, [wanted[index] for index in indexes])
-        cursor = await connection.execute(statement.encode(), {**parameters, **parameters_of(kind)})
-        for position, minute, total in await cursor.fetchall():
+        parameters |= parameters_of(kind) if below is None else {**parameters_of(kind), **below}
+        cursor = await connection.execute(statement.encode(), parameters)
+        for position, minute, total, *_ in await cursor.fetchall():
             index, amount = indexes[position - 1], Decimal(total)
             totals[index] += amount
             if minute is not None:
                 minutes[index][minute] = minutes[index].get(minute, ZERO) + amount
     return [Recounted(*one) for one in zip(totals, minutes, strict=True)]
+
+
+async def parameters_of_below(
+    connection: DriverConnection, organization_id: int, wanted: Sequence[MeterRecount]
+) -> dict[str, Any]:
+    """The other parameters of COUNTED_BELOW. Reads them, level by level."""
+    found = await customer_levels.below(connection, organization_id, {one.meter.customer_id for one in wanted})
+    return {
+        "roots": [one.root for one in found],
+        "below_ids": [one.customer_id for one in found],
+        "levels": [one.level for one in found],
+    }
 
 
 def parameters_of_meters(organization_id: int, wanted: Sequence[MeterRecount]) -> dict[str, Any]:

@@ -5,12 +5,13 @@ value.
 """
 
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 import orjson
 
 from evaluator.enforcement.meters import Meter, MeterCell
 from store.postgres.database import Cursor, DriverConnection
+from store.postgres.distributed import Forms
 
 # How long after its last use a meter of a rolling window is kept beside the length of the window. It moves once a day
 # at most: the column has an index.
@@ -19,7 +20,7 @@ _KEPT = timedelta(days=2)
 # Meters by their keys. LATERAL with LIMIT: one search of the primary key for each. A plain join may be planned as a
 # scan of all meters of the organization, also for one key. The arrays are subqueries, because a plan of its own for
 # each call, by the number of keys, takes longer than the search.
-_READ = """
+_READ_BY_KEY = """
 SELECT i.position, m.*
 FROM unnest(
     (SELECT string_to_array(%(customer_ids)s, E'\t')), (SELECT string_to_array(%(meter_ids)s, E'\t')::uuid[])
@@ -31,24 +32,38 @@ CROSS JOIN LATERAL (
     LIMIT 1
 ) AS m
 """
+_READ_JOINED = """
+SELECT i.position, m.counted, m.held, m.rules_epoch, m.counted_from, m.refused_time
+FROM unnest(string_to_array(%(customer_ids)s, E'\t'), string_to_array(%(meter_ids)s, E'\t')::uuid[])
+    WITH ORDINALITY AS i (customer_id, meter_id, position)
+JOIN meter m ON m.customer_id = i.customer_id COLLATE "C" AND m.meter_id = i.meter_id
+WHERE m.organization_id = %(organization_id)s AND m.customer_id = ANY(string_to_array(%(customer_ids)s, E'\t'))
+"""
+_READ = Forms(_READ_BY_KEY.encode(), _READ_JOINED.encode())
 
-# Stores meters that were read before, each found as in _READ. The end of a rolling window changes once a day at most.
-_UPDATE = """
+# Times without a zone, because shards evaluate immutable functions only.
+_NEW_VALUES = """
 UPDATE meter m SET
     counted = i.counted, held = i.held, rules_epoch = i.rules_epoch, update_time = %(now)s,
     counted_from = i.counted_from, refused_time = i.refused_time,
     window_end = CASE WHEN m.window_minutes IS NULL THEN m.window_end ELSE
-        date_trunc('day', %(now)s::timestamptz, 'UTC') + make_interval(days => %(kept)s, mins => m.window_minutes)
+        (%(kept_until)s::timestamp + make_interval(mins => m.window_minutes)) AT TIME ZONE 'UTC'
     END
+"""
+_VALUES = """unnest(
+    string_to_array(%(customer_ids)s, E'\t'), string_to_array(%(meter_ids)s, E'\t')::uuid[],
+    string_to_array(%(counted)s, E'\t')::numeric[], string_to_array(%(held)s, E'\t')::numeric[],
+    string_to_array(%(rules_epochs)s, E'\t')::bigint[],
+    string_to_array(%(counted_from)s, E'\t', '')::timestamptz[],
+    string_to_array(%(refused_times)s, E'\t', '')::timestamptz[]
+) AS i (customer_id, meter_id, counted, held, rules_epoch, counted_from, refused_time)
+"""
+
+# Stores meters that were read before, each found as in _READ. The end of a rolling window changes once a day at most.
+_UPDATE_BY_KEY = f"""{_NEW_VALUES}
 FROM (
     SELECT i.*, found.place
-    FROM unnest(
-        string_to_array(%(customer_ids)s, E'\t'), string_to_array(%(meter_ids)s, E'\t')::uuid[],
-        string_to_array(%(counted)s, E'\t')::numeric[], string_to_array(%(held)s, E'\t')::numeric[],
-        string_to_array(%(rules_epochs)s, E'\t')::bigint[],
-        string_to_array(%(counted_from)s, E'\t', '')::timestamptz[],
-        string_to_array(%(refused_times)s, E'\t', '')::timestamptz[]
-    ) AS i (customer_id, meter_id, counted, held, rules_epoch, counted_from, refused_time)
+    FROM {_VALUES}
     CROSS JOIN LATERAL (
         SELECT ctid AS place FROM meter
         WHERE organization_id = %(organization_id)s
@@ -58,6 +73,12 @@ FROM (
 ) AS i
 WHERE m.ctid = i.place
 """
+_UPDATE_JOINED = rf"""{_NEW_VALUES}
+FROM {_VALUES}
+WHERE m.organization_id = %(organization_id)s AND m.customer_id = ANY(string_to_array(%(customer_ids)s, E'\t'))
+    AND m.customer_id = i.customer_id COLLATE "C" AND m.meter_id = i.meter_id
+"""
+_UPDATE = Forms(_UPDATE_BY_KEY.encode(), _UPDATE_JOINED.encode())
 
 # Stores new meters.
 _INSERT = """
@@ -82,7 +103,7 @@ FROM json_to_recordset(%(rows)s::json) AS i (
 async def send_read(connection: DriverConnection, organization_id: int, keys: Sequence[tuple[str, str]]) -> Cursor:
     """Sends the statement that reads meters. keys: customer id and meter id; `stored` reads the result."""
     return await connection.execute(
-        _READ,
+        _READ.on(connection),
         {
             "organization_id": organization_id,
             "customer_ids": "\t".join([customer_id for customer_id, _ in keys]),
@@ -107,11 +128,11 @@ async def send_write(
     known = [cell for cell in cells if not cell.is_new]
     if known:
         await connection.execute(
-            _UPDATE,
+            _UPDATE.on(connection),
             {
                 "organization_id": organization_id,
                 "now": now,
-                "kept": _KEPT.days,
+                "kept_until": _midnight(now) + _KEPT,
                 "customer_ids": "\t".join([cell.customer_id for cell in known]),
                 "meter_ids": "\t".join([cell.key for cell in known]),
                 "counted": "\t".join([str(cell.counted) for cell in known]),
@@ -151,6 +172,11 @@ def _row(cell: MeterCell, meter: Meter) -> dict[str, object]:
         "window_minutes": meter.window.minutes,
         "window_start": None if span is None else span.start,
     }
+
+
+def _midnight(now: datetime) -> datetime:
+    """The beginning of the day, in UTC and without a zone."""
+    return now.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0, tzinfo=None)
 
 
 def _times(times: Sequence[datetime | None]) -> str:

@@ -3,6 +3,7 @@
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
+from typing import NamedTuple
 
 import orjson
 
@@ -10,7 +11,10 @@ from evaluator.enforcement.decisions import Outcome, OveragePolicy
 from evaluator.enforcement.reservations import Reservation, ReservationState
 from evaluator.enforcement.usage import Usage
 from store.enforcement.records import Record
+from store.postgres import row_locks
 from store.postgres.database import Cursor, DriverConnection, Row
+from store.postgres.distributed import Forms, on_cluster
+from store.postgres.row_locks import Sent
 
 # A look-up is faster than a call of the enumeration.
 _POLICIES = {one.value: one for one in OveragePolicy}
@@ -26,7 +30,7 @@ COLUMNS = """
 """
 
 # LATERAL with LIMIT, and subqueries: see `meters`.
-_READ = f"""
+_READ_BY_KEY = f"""
 SELECT r.*
 FROM unnest(
     (SELECT string_to_array(%(customer_ids)s, E'\t')), (SELECT string_to_array(%(reservation_ids)s, E'\t'))
@@ -37,8 +41,15 @@ CROSS JOIN LATERAL (
         AND r.customer_id = i.customer_id COLLATE "C" AND r.reservation_id = i.reservation_id COLLATE "C"
     LIMIT 1
 ) AS r
-""".encode()
-
+"""
+_READ_JOINED = f"""
+SELECT {COLUMNS}
+FROM unnest(string_to_array(%(customer_ids)s, E'\t'), string_to_array(%(reservation_ids)s, E'\t'))
+    AS i (customer_id, reservation_id)
+JOIN reservation r ON r.customer_id = i.customer_id COLLATE "C" AND r.reservation_id = i.reservation_id COLLATE "C"
+WHERE r.organization_id = %(organization_id)s AND r.customer_id = ANY(string_to_array(%(customer_ids)s, E'\t'))
+"""
+_READ = Forms(_READ_BY_KEY.encode(), _READ_JOINED.encode())
 
 # Of reservations by their keys, in one order.
 _LOCK = f"""
@@ -48,6 +59,13 @@ FROM unnest(string_to_array(%(customer_ids)s, E'\t'), string_to_array(%(reservat
 JOIN reservation r ON r.organization_id = %(organization_id)s
     AND r.customer_id = i.customer_id COLLATE "C" AND r.reservation_id = i.reservation_id COLLATE "C"
 ORDER BY r.customer_id, r.reservation_id FOR UPDATE OF r
+""".encode()
+# Of a cluster: those of one customer.
+_LOCK_OF_CUSTOMER = f"""
+SELECT {COLUMNS} FROM reservation r
+WHERE r.organization_id = %(organization_id)s AND r.customer_id = %(customer_id)s
+    AND r.reservation_id = ANY(string_to_array(%(reservation_ids)s, E'\t'))
+ORDER BY r.reservation_id FOR UPDATE
 """.encode()
 
 
@@ -101,22 +119,40 @@ _CHANGED = {
     "late": "boolean",
     "settlement": "jsonb",
 }
-_UPDATE = f"""
+_UPDATE = Forms.naming_shards(
+    f"""
 UPDATE reservation r SET {", ".join(f"{name} = i.{name}" for name in list(_CHANGED)[2:])}
 FROM {_rows(_CHANGED)}
 WHERE r.organization_id = %(organization_id)s
-    AND r.customer_id = i.customer_id COLLATE "C" AND r.reservation_id = i.reservation_id COLLATE "C"
-""".encode()
+    AND r.customer_id = i.customer_id COLLATE "C" AND r.reservation_id = i.reservation_id COLLATE "C" {{shards}}
+""",
+    r"r.customer_id = ANY(string_to_array(%(customer_id)s, E'\t'))",
+)
 
 
-async def send_read(connection: DriverConnection, organization_id: int, keys: Collection[tuple[str, str]]) -> Cursor:
+async def send_read(connection: DriverConnection, organization_id: int, keys: Collection[tuple[str, str]]) -> Sent:
     """Sends the statement that reads reservations by customer and id; `records` reads the result."""
-    return await connection.execute(_READ, _keys(organization_id, keys))
+    return [await connection.execute(_READ.on(connection), _keys(organization_id, keys))]
 
 
-async def send_lock(connection: DriverConnection, organization_id: int, keys: Collection[tuple[str, str]]) -> Cursor:
+async def send_lock(connection: DriverConnection, organization_id: int, keys: Collection[tuple[str, str]]) -> Sent:
     """Like `send_read`, and locks the rows: nothing is added to what they hold until the transaction ends."""
-    return await connection.execute(_LOCK, _keys(organization_id, keys))
+    if on_cluster(connection):
+        return await _send_lock_each(connection, organization_id, keys)
+    return [await connection.execute(_LOCK, _keys(organization_id, keys))]
+
+
+async def _send_lock_each(
+    connection: DriverConnection, organization_id: int, keys: Collection[tuple[str, str]]
+) -> Sent:
+    by_customer: dict[str, list[str]] = {}
+    for customer_id, reservation_id in keys:
+        by_customer.setdefault(customer_id, []).append(reservation_id)
+    parameters = {
+        one: {"organization_id": organization_id, "customer_id": one, "reservation_ids": "\t".join(ids)}
+        for one, ids in by_customer.items()
+    }
+    return await row_locks.send_each(connection, _LOCK_OF_CUSTOMER, parameters)
 
 
 def _keys(organization_id: int, keys: Collection[tuple[str, str]]) -> dict[str, object]:
@@ -127,31 +163,51 @@ def _keys(organization_id: int, keys: Collection[tuple[str, str]]) -> dict[str, 
     }
 
 
-async def records(cursor: Cursor) -> dict[tuple[str, str], Record]:
+async def records(sent: Sent) -> dict[tuple[str, str], Record]:
     """The result of `send_read`, by customer and id; without those that do not exist."""
-    return {(row[0], row[1]): record_of(row) for row in await cursor.fetchall()}
+    return {(row[0], row[1]): record_of(row) for row in await row_locks.rows(sent)}
 
 
-# Those of the reservations that have changed, or are gone, since they were read.
-_OTHERS = """
+# Reservations as they were read, beside what is stored now.
+_COMPARED = """
 SELECT i.position FROM unnest(
     string_to_array(%(customer_ids)s, E'\t'), string_to_array(%(reservation_ids)s, E'\t'),
     string_to_array(%(states)s, E'\t'), string_to_array(%(expire_times)s, E'\t')::timestamptz[],
     string_to_array(%(settled)s, E'\t')::boolean[], string_to_array(%(charges)s, E'\t')::integer[]
 ) WITH ORDINALITY AS i (customer_id, reservation_id, state, expire_time, settled, charges, position)
-LEFT JOIN reservation r ON r.organization_id = %(organization_id)s
+{join} reservation r ON r.organization_id = %(organization_id)s
     AND r.customer_id = i.customer_id COLLATE "C" AND r.reservation_id = i.reservation_id COLLATE "C"
 WHERE (r.state, r.expire_time, r.settled_quantity IS NOT NULL, coalesce(jsonb_array_length(r.charges), 0))
-    IS DISTINCT FROM (i.state, i.expire_time, i.settled, i.charges)
+    IS {distinct} FROM (i.state, i.expire_time, i.settled, i.charges)
 """
+# Those that have changed, or are gone, since they were read.
+_OTHERS = _COMPARED.format(join="LEFT JOIN", distinct="DISTINCT")
+# Those that have not. An outer join of a list and a distributed table would read the whole table.
+_SAME = (
+    _COMPARED.format(join="JOIN", distinct="NOT DISTINCT")
+    + r"AND r.customer_id = ANY(string_to_array(%(customer_ids)s, E'\t'))"
+)
+_COMPARE = Forms(_OTHERS.encode(), _SAME.encode())
 
 
-async def send_compare(connection: DriverConnection, organization_id: int, read: Iterable[Record]) -> Cursor:
-    """Sends the statement that has a row for each of the records that has changed, or is gone, since it was read."""
+class Comparison(NamedTuple):
+    """A statement about records that were read. rows: how many it has if none of them has changed or is gone."""
+
+    cursor: Cursor
+    rows: int
+
+    @property
+    def differs(self) -> bool:
+        """Whether any of the records has changed, or is gone. The statement has been executed."""
+        return self.cursor.rowcount != self.rows
+
+
+async def send_compare(connection: DriverConnection, organization_id: int, read: Iterable[Record]) -> Comparison:
+    """Sends the statement that finds whether any of the records has changed, or is gone, since it was read."""
     records = list(read)
     found = [record.reservation for record in records]
-    return await connection.execute(
-        _OTHERS,
+    cursor = await connection.execute(
+        _COMPARE.on(connection),
         {
             "organization_id": organization_id,
             "customer_ids": "\t".join([one.usage.customer_id for one in found]),
@@ -162,6 +218,7 @@ async def send_compare(connection: DriverConnection, organization_id: int, read:
             "charges": "\t".join([str(len(record.held)) for record in records]),
         },
     )
+    return Comparison(cursor, len(records) if on_cluster(connection) else 0)
 
 
 async def read(
@@ -235,7 +292,9 @@ async def send_write(connection: DriverConnection, organization_id: int, written
         await connection.execute(_INSERT, {"organization_id": organization_id, **_filled(_made(new))})
     known = [record for record in written if not record.is_new]
     if known:
-        await connection.execute(_UPDATE, {"organization_id": organization_id, **_filled(_changed(known))})
+        await connection.execute(
+            _UPDATE.on(connection), {"organization_id": organization_id, **_filled(_changed(known))}
+        )
 
 
 def _made(records: Sequence[Record]) -> dict[str, str]:

@@ -4,7 +4,10 @@ from collections.abc import Collection
 from datetime import datetime
 
 from evaluator.routing_facts import MOST_LEVELS
+from store.accounts import customer_levels
+from store.postgres import row_locks
 from store.postgres.database import DriverConnection
+from store.postgres.distributed import on_cluster
 
 # Locked in the order of ids, as puts lock customers.
 _NOTE_CHANGE = f"""
@@ -23,6 +26,12 @@ UPDATE customer c SET changed_epoch = %(epoch)s, below_change_time = %(now)s FRO
 WHERE c.organization_id = %(organization_id)s AND c.customer_id = l.customer_id
 """
 
+# On a cluster, for each of them. The lock of the organization keeps puts from giving parents meanwhile.
+_NOTE_ONE = b"""
+UPDATE customer SET changed_epoch = %(epoch)s, below_change_time = %(now)s
+WHERE organization_id = %(organization_id)s AND customer_id = %(customer_id)s
+"""
+
 
 async def note_change_below(
     connection: DriverConnection, organization_id: int, customer_ids: Collection[str], epoch: int, now: datetime
@@ -31,8 +40,12 @@ async def note_change_below(
 
     The transaction holds the organization's lock exclusively and has raised the epoch to this one.
     """
-    if customer_ids:
-        await connection.execute(
-            _NOTE_CHANGE.encode(),
-            {"organization_id": organization_id, "ids": sorted(customer_ids), "epoch": epoch, "now": now},
-        )
+    if not customer_ids:
+        return
+    parameters = {"organization_id": organization_id, "epoch": epoch, "now": now}
+    if on_cluster(connection):
+        parents = await customer_levels.above(connection, organization_id, customer_ids)
+        noted = {*customer_ids, *parents.values()}
+        await row_locks.send_each(connection, _NOTE_ONE, {one: {**parameters, "customer_id": one} for one in noted})
+    else:
+        await connection.execute(_NOTE_CHANGE.encode(), {**parameters, "ids": sorted(customer_ids)})

@@ -3,19 +3,15 @@
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from store.balances import wallets
 from store.erasures.jobs import ErasureJob, StepResult
+from store.postgres.database import driver
 
 _HELD_BY = text("""
 SELECT reservation_id, ARRAY(SELECT charge ->> 0 FROM jsonb_array_elements(coalesce(charges, '[]')) AS charge)
 FROM reservation
 WHERE organization_id = :organization_id AND customer_id = :customer_id
 ORDER BY reservation_id LIMIT :limit
-""")
-
-# Whatever holds a part of a meter has made the wallet of its customer.
-_LOCK_WALLETS = text("""
-SELECT FROM wallet WHERE organization_id = :organization_id AND customer_id = ANY(:customer_ids)
-ORDER BY customer_id FOR UPDATE
 """)
 
 # Deletes reservations; what open ones hold of meters is given back. What they hold of balances is not: the ledger of
@@ -47,7 +43,7 @@ async def end_reservations(connection: AsyncConnection, job: ErasureJob, limit: 
         return StepResult(complete=True)
     assert job.customer_id is not None, "a running job knows its customer"
     holders = {job.customer_id} | {holder for _, of_one in rows for holder in of_one}
-    locked = {"organization_id": job.organization_id, "customer_ids": sorted(holders)}
-    await connection.execute(_LOCK_WALLETS, locked)
+    # Whatever holds a part of a meter has made the wallet of its customer.
+    await wallets.locked(await wallets.send_lock(await driver(connection), job.organization_id, holders))
     ids = [reservation_id for reservation_id, _ in rows]
     return StepResult(deleted=int(await connection.scalar(_DELETE, {**scope, "reservation_ids": ids}) or 0))

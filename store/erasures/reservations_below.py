@@ -10,16 +10,19 @@ import orjson
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from store.balances import wallets
+from store.enforcement import reservations
 from store.erasures.jobs import ErasureJob, StepResult
+from store.postgres.database import driver
 
 # Whether any reservation of another customer can name this one: it has a meter, which is deleted after this step, and
-# it has or had customers below it. Most customers have not.
+# it has or had customers below it. Most customers have not. Citus needs a column of each subquery.
 _MAY_BE_NAMED = """
-SELECT EXISTS (SELECT FROM meter WHERE organization_id = :organization_id AND customer_id = :customer_id)
+SELECT EXISTS (SELECT 1 FROM meter WHERE organization_id = :organization_id AND customer_id = :customer_id)
     AND EXISTS (
-        SELECT FROM customer c WHERE c.organization_id = :organization_id AND c.customer_id = :customer_id AND (
+        SELECT 1 FROM customer c WHERE c.organization_id = :organization_id AND c.customer_id = :customer_id AND (
             c.below_change_time IS NOT NULL OR EXISTS (
-                SELECT FROM customer b
+                SELECT 1 FROM customer b
                 WHERE b.organization_id = :organization_id AND b.parent_customer_id = :customer_id
             )
         )
@@ -38,19 +41,6 @@ organization_id = :organization_id AND (
 )
 """
 _FIND = text(f"SELECT customer_id, reservation_id FROM reservation WHERE {_NAMING} LIMIT :limit")
-# Reservations are changed by the holder of the wallet of their customer.
-_LOCK_WALLETS = text("""
-SELECT FROM wallet WHERE organization_id = :organization_id AND customer_id = ANY(:customer_ids)
-ORDER BY customer_id FOR UPDATE
-""")
-_READ = text("""
-SELECT r.customer_id, r.reservation_id, charges::text, answer::text, settlement::text
-FROM reservation r JOIN unnest(CAST(:customer_ids AS text[]), CAST(:reservation_ids AS text[]))
-    AS i (customer_id, reservation_id)
-    ON r.customer_id = i.customer_id COLLATE "C" AND r.reservation_id = i.reservation_id COLLATE "C"
-WHERE r.organization_id = :organization_id
-ORDER BY r.customer_id, r.reservation_id FOR UPDATE OF r
-""")
 _WRITE = text("""
 UPDATE reservation r SET charges = CAST(i.charges AS jsonb), answer = CAST(i.answer AS jsonb),
     settlement = CAST(i.settlement AS jsonb)
@@ -58,7 +48,7 @@ FROM unnest(
     CAST(:customer_ids AS text[]), CAST(:reservation_ids AS text[]), CAST(:charges AS text[]),
     CAST(:answers AS text[]), CAST(:settlements AS text[])
 ) AS i (customer_id, reservation_id, charges, answer, settlement)
-WHERE r.organization_id = :organization_id
+WHERE r.organization_id = :organization_id AND r.customer_id = ANY(:customer_ids)
     AND r.customer_id = i.customer_id COLLATE "C" AND r.reservation_id = i.reservation_id COLLATE "C"
 """)
 
@@ -77,14 +67,12 @@ async def forget_in_reservations(connection: AsyncConnection, job: ErasureJob, l
     found = (await connection.execute(_FIND, {**scope, "limit": limit})).all()
     if not found:
         return StepResult(complete=True)
-    of_customers = sorted({row.customer_id for row in found})
-    await connection.execute(_LOCK_WALLETS, {"organization_id": organization_id, "customer_ids": of_customers})
-    keys = {
-        "organization_id": organization_id,
-        "customer_ids": [row.customer_id for row in found],
-        "reservation_ids": [row.reservation_id for row in found],
-    }
-    rows = (await connection.execute(_READ, keys)).all()
+    raw = await driver(connection)
+    # Reservations are changed by the holder of the wallet of their customer.
+    await wallets.locked(await wallets.send_lock(raw, organization_id, {row.customer_id for row in found}))
+    keys = [(row.customer_id, row.reservation_id) for row in found]
+    stored = await reservations.records(await reservations.send_lock(raw, organization_id, keys))
+    rows = [(*key, record.charges, record.answer, record.settlement) for key, record in stored.items()]
     written = {
         "organization_id": organization_id,
         "customer_ids": [row[0] for row in rows],

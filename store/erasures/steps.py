@@ -6,10 +6,12 @@ operator events, and for reservations where the customer has limits and others b
 time.
 """
 
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime
+from types import MappingProxyType
 
-from sqlalchemy import TextClause, text
+from sqlalchemy import Table, TextClause, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from store.audit.erasing import erase_customer
@@ -21,7 +23,11 @@ from store.erasures.notifications import delete_notifications, delete_operator_e
 from store.erasures.reservations import end_reservations
 from store.erasures.reservations_below import forget_in_reservations
 from store.identity import organizations
-from store.tables import event_key
+from store.postgres.database import driver
+from store.postgres.distributed import on_cluster
+from store.tables import balances, event_key
+from store.tables.invoices import invoice
+from store.tables.wallets import overage
 
 ROWS_AT_ONCE = 2_000  # of one transaction
 
@@ -48,6 +54,18 @@ UPDATE {table} SET customer_id = :pseudonym{cleared}
 WHERE organization_id = :organization_id AND customer_id = :customer_id AND ctid = ANY(ARRAY(
     SELECT ctid FROM {table} WHERE organization_id = :organization_id AND customer_id = :customer_id LIMIT :limit
 ))
+"""
+
+# On a cluster rows cannot change their customer: they are deleted, and made again where those of the pseudonym lie.
+_MOVE = """
+WITH gone AS (
+    DELETE FROM {table}
+    WHERE organization_id = :organization_id AND customer_id = :customer_id AND ctid = ANY(ARRAY(
+        SELECT ctid FROM {table} WHERE organization_id = :organization_id AND customer_id = :customer_id LIMIT :limit
+    ))
+    RETURNING *
+)
+INSERT INTO {table} ({columns}) OVERRIDING SYSTEM VALUE SELECT {values} FROM gone
 """
 
 # The history of alerts on others, and jobs, name the customer too.
@@ -95,11 +113,15 @@ def _deletion(table: str, statement: str = _DELETE) -> Step:
     return step
 
 
-def _pseudonymisation(table: str, cleared: str = "") -> Step:
-    """Gives the customer's rows of a table the pseudonym. cleared: assignments that remove what can identify it."""
-    query = text(_PSEUDONYMISE.format(table=table, cleared=f", {cleared}" if cleared else ""))
+def _pseudonymisation(table: Table, cleared: Mapping[str, str] = MappingProxyType({})) -> Step:
+    """Gives the customer's rows of a table the pseudonym. cleared: new values, which remove what can identify it."""
+    assignments = "".join(f", {name} = {value}" for name, value in cleared.items())
+    values = {column.name: column.name for column in table.columns} | {"customer_id": ":pseudonym", **cleared}
+    update = text(_PSEUDONYMISE.format(table=table.name, cleared=assignments))
+    move = text(_MOVE.format(table=table.name, columns=", ".join(values), values=", ".join(values.values())))
 
     async def step(connection: AsyncConnection, job: ErasureJob, limit: int) -> StepResult:
+        query = move if on_cluster(await driver(connection)) else update
         changed = await _count(connection, query, _values(job, limit))
         return StepResult(pseudonymised=changed, complete=changed == 0)
 
@@ -179,17 +201,22 @@ STEPS: tuple[Step, ...] = (
     _deletion("usage_limit"),
     _deletion("customer_name"),
     _deletion("fact_deletion"),
-    _pseudonymisation("balance_entry", "custom_fields = NULL"),
-    _pseudonymisation("balance_adjustment", "custom_fields = '{}'"),
-    _pseudonymisation("balance_decrement", "custom_fields = '{}'"),
-    _pseudonymisation("balance_segment", "held = 0"),
+    _pseudonymisation(balances.balance_entry, {"custom_fields": "NULL"}),
+    _pseudonymisation(balances.balance_adjustment, {"custom_fields": "'{}'"}),
+    _pseudonymisation(balances.balance_decrement, {"custom_fields": "'{}'"}),
+    _pseudonymisation(balances.balance_segment, {"held": "0"}),
     _pseudonymisation(
-        "balance",
-        "display_name = '', contract_id = NULL, contract_custom_fields = '{}', custom_fields = '{}',"
-        " seat_group_value = CASE WHEN seat_group_value IS NOT NULL THEN 'erased' END",
+        balances.balance,
+        {
+            "display_name": "''",
+            "contract_id": "NULL",
+            "contract_custom_fields": "'{}'",
+            "custom_fields": "'{}'",
+            "seat_group_value": "CASE WHEN seat_group_value IS NOT NULL THEN 'erased' END",
+        },
     ),
-    _pseudonymisation("overage", "held = 0"),
-    _pseudonymisation("invoice", "display_name = '', custom_fields = '{}', contract_custom_fields = '{}'"),
+    _pseudonymisation(overage, {"held": "0"}),
+    _pseudonymisation(invoice, {"display_name": "''", "custom_fields": "'{}'", "contract_custom_fields": "'{}'"}),
     together(_hold_organization, _deletion("recharge_policy"), _deletion("recharge"), _audit_log, clear_parents),
 )
 

@@ -11,13 +11,15 @@ from evaluator.aggregation import Aggregation
 from evaluator.ids import digest_of
 from store.accounts import quiet_puts
 from store.accounts.customer_evaluations import NOTE, OWN_TIME
+from store.accounts.distributed_puts import put_unlocked as put_unlocked_distributed
 from store.accounts.put_statements import TEXT, StatedTable, encoded, fetched
 from store.accounts.puts import Put, UnlockedPut, is_newer
 from store.accounts.quiet_puts import QuietPut
 from store.erasures.jobs import CustomerBeingErased
-from store.limits import windows
+from store.limits import distributed_puts, windows
 from store.limits.limits import LimitFact, LimitSubject, StoredLimit, limit_of
 from store.postgres.database import DriverConnection
+from store.postgres.distributed import on_cluster
 
 # The id of a deleted limit begins so; ids of callers have no control characters. Its natural key follows.
 _DELETED = "\x01"
@@ -148,9 +150,11 @@ async def put_unlocked(
 
     The limits are distinct.
     """
-    rows = await _TABLE.put_unlocked(
-        connection, organization_id, [_fact_columns(fact) for fact in facts], now, change=change
-    )
+    columns = [_fact_columns(fact) for fact in facts]
+    if on_cluster(connection):
+        rows = await put_unlocked_distributed(_TABLE, connection, organization_id, columns, change=change)
+    else:
+        rows = await _TABLE.put_unlocked(connection, organization_id, columns, now, change=change)
     return {
         position: UnlockedPut(
             limit_of({"organization_id": organization_id, **row}),
@@ -185,10 +189,13 @@ async def put(
         "due_time": now + OWN_TIME,
         "deleted": _DELETED,
         "additive": _ADDITIVE,
-        "facts": encoded([_fact_columns(fact) for fact in facts]),
-        **quiet_puts.parameters(quiet),
     }
-    rows = await fetched(connection, _PUT, parameters)
+    columns = [_fact_columns(fact) for fact in facts]
+    if on_cluster(connection):
+        rows = await distributed_puts.put(_TABLE, connection, columns, parameters)
+    else:
+        parameters |= {"facts": encoded(columns), **quiet_puts.parameters(quiet)}
+        rows = await fetched(connection, _PUT, parameters)
     return [_result(organization_id, fact, rows[position], epoch) for position, fact in enumerate(facts)]
 
 

@@ -11,7 +11,8 @@ from datetime import datetime
 from sqlalchemy import text
 
 from store.deliveries.queue import DUE_ENDPOINTS, OPEN, SETTINGS
-from store.postgres.database import Connection
+from store.postgres.database import Connection, driver
+from store.postgres.distributed import on_cluster
 
 MOST_COUNTED = 10_000  # rows of a kind; a larger backlog counts as this many
 _OLDEST_OF = 200  # notifications without a position, among which the oldest is looked for
@@ -51,14 +52,15 @@ class Backlog:
     disabled_recharge_policies: int
 
 
-_READ = text(f"""
-WITH RECURSIVE {DUE_ENDPOINTS}, deliveries AS (
+_DELIVERIES = f"""
     SELECT count(*) AS endpoints, min(next_attempt_time) AS oldest,
            min(next_attempt_time) FILTER (WHERE {OPEN}) AS oldest_open
     FROM first_waiting
     JOIN due_endpoint USING (organization_id, endpoint_id)
     JOIN endpoint USING (organization_id, endpoint_id)
-), backfills AS (
+"""
+_READ = """
+WITH RECURSIVE {deliveries}, backfills AS (
     SELECT count(*) AS number, min(update_time) AS oldest
     FROM (SELECT update_time FROM alert WHERE visit_after IS NOT NULL LIMIT :most) AS waiting
 ), unplaced AS (
@@ -83,19 +85,35 @@ SELECT clock_timestamp() AS read_time,
        pending.oldest AS oldest_feed,
        pending.unseen AS unseen_feed,
        (SELECT count(*)
-        FROM (SELECT FROM reservation WHERE state = 'OPEN' ORDER BY expire_time LIMIT :most) AS counted)
+        FROM (SELECT 1 FROM reservation WHERE state = 'OPEN' ORDER BY expire_time LIMIT :most) AS counted)
            AS reservations,
        (SELECT min(expire_time) FROM reservation WHERE state = 'OPEN') AS next_expiry,
-       (SELECT count(*) FROM (SELECT FROM recharge WHERE state = 'REQUESTED' LIMIT :most) AS counted) AS recharges,
+       (SELECT count(*) FROM (SELECT 1 FROM recharge WHERE state = 'REQUESTED' LIMIT :most) AS counted) AS recharges,
        (SELECT min(create_time) FROM recharge WHERE state = 'REQUESTED') AS oldest_recharge,
-       (SELECT count(*) FROM (SELECT FROM recharge_policy WHERE state = 'DISABLED' LIMIT :most) AS counted)
+       (SELECT count(*) FROM (SELECT 1 FROM recharge_policy WHERE state = 'DISABLED' LIMIT :most) AS counted)
            AS disabled_recharge_policies
 FROM deliveries, backfills, pending
-""")
+"""
+_ALL = text(_READ.format(deliveries=f"{DUE_ENDPOINTS}, deliveries AS ({_DELIVERIES})"))
+# Citus executes no recursive statement that also reads distributed tables, so there deliveries are read before.
+_DELIVERIES_ALONE = text(f"WITH RECURSIVE {DUE_ENDPOINTS} {_DELIVERIES}")
+_OTHERS = text(
+    _READ.replace("RECURSIVE ", "").format(
+        deliveries="""deliveries AS (
+            SELECT CAST(:endpoints AS bigint) AS endpoints, CAST(:oldest AS timestamptz) AS oldest,
+                   CAST(:oldest_open AS timestamptz) AS oldest_open
+        )"""
+    )
+)
 
 
 async def read(connection: Connection) -> Backlog:
     """What waits now."""
     await connection.execute(text(SETTINGS))
-    row = (await connection.execute(_READ, {"most": MOST_COUNTED, "oldest_of": _OLDEST_OF})).one()
+    bounds = {"most": MOST_COUNTED, "oldest_of": _OLDEST_OF}
+    if on_cluster(await driver(connection)):
+        deliveries = (await connection.execute(_DELIVERIES_ALONE)).one()._asdict()
+        row = (await connection.execute(_OTHERS, {**bounds, **deliveries})).one()
+    else:
+        row = (await connection.execute(_ALL, bounds)).one()
     return Backlog(**row._asdict())

@@ -10,9 +10,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Select, and_, select, text
+from sqlalchemy import ColumnElement, FromClause, Select, and_, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from store.postgres.database import driver
+from store.postgres.distributed import on_cluster
 from store.tables.feed import feed, feed_entry
 from store.tables.notifications import notification
 
@@ -138,40 +140,31 @@ async def read(
 
     Raises EntriesDeleted if entries after `after` are deleted.
     """
-    statement = select_entries(organization_id, wanted or NotificationFilter()).where(feed_entry.c.place > after)
+    # On a cluster, entries and notifications lie apart. The page is found before the join: otherwise Citus would send
+    # all entries after the position to the nodes.
+    by_page = limit if on_cluster(await driver(connection)) else None
+    between = [feed_entry.c.place > after]
     if until is not None:
-        statement = statement.where(feed_entry.c.place <= until)
-    rows = (await connection.execute(statement.order_by(feed_entry.c.place).limit(limit))).all()
+        between.append(feed_entry.c.place <= until)
+    statement = select_entries(organization_id, wanted or NotificationFilter(), *between, by_page=by_page)
+    rows = (await connection.execute(statement.order_by("place").limit(limit))).all()
     # Read after the rows: in the other order, entries that are deleted between the two statements are missed.
     if (await extent(connection, organization_id)).deleted_position > after:
         raise EntriesDeleted
     return [FeedEntry(*row) for row in rows]
 
 
-def select_entries(organization_id: int, wanted: NotificationFilter) -> Select[Any]:
-    """A statement that selects the columns of FeedEntry, of those entries of an organization that pass the filter."""
-    statement = (
-        select(
-            feed_entry.c.place,
-            feed_entry.c.notification_id,
-            feed_entry.c.customer_id,
-            feed_entry.c.alert_id,
-            feed_entry.c.event_type,
-            feed_entry.c.condition_type,
-            notification.c.sequence,
-            feed_entry.c.create_time,
-            notification.c.body,
-        )
-        .join(
-            notification,
-            and_(
-                notification.c.organization_id == feed_entry.c.organization_id,
-                notification.c.customer_id == feed_entry.c.customer_id,
-                notification.c.notification_id == feed_entry.c.notification_id,
-            ),
-        )
-        .where(feed_entry.c.organization_id == organization_id)
-    )
+def select_entries(
+    organization_id: int,
+    wanted: NotificationFilter,
+    *conditions: ColumnElement[bool],
+    by_page: int | None = None,
+) -> Select[Any]:
+    """A statement that selects the columns of FeedEntry, of those entries of an organization that pass the filter.
+
+    conditions: on `feed_entry`. by_page: joins no more than so many of the first of these entries.
+    """
+    where = [feed_entry.c.organization_id == organization_id, *conditions]
     filters: tuple[tuple[Any, Sequence[str]], ...] = (
         (feed_entry.c.customer_id, wanted.customer_ids),
         (feed_entry.c.alert_id, wanted.alert_ids),
@@ -180,7 +173,32 @@ def select_entries(organization_id: int, wanted: NotificationFilter) -> Select[A
     )
     for column, values in filters:
         if len(values) == 1:  # with =, an index on the column and the order returns the rows in order
-            statement = statement.where(column == values[0])
+            where.append(column == values[0])
         elif values:
-            statement = statement.where(column.in_(values))
-    return statement
+            where.append(column.in_(values))
+    if by_page is None:
+        return _with_notifications(feed_entry).where(*where)
+    page = select(feed_entry).where(*where).order_by(feed_entry.c.place).limit(by_page)
+    return _with_notifications(page.subquery("page"))
+
+
+def _with_notifications(entry: FromClause) -> Select[Any]:
+    return select(
+        entry.c.place,
+        entry.c.notification_id,
+        entry.c.customer_id,
+        entry.c.alert_id,
+        entry.c.event_type,
+        entry.c.condition_type,
+        notification.c.sequence,
+        entry.c.create_time,
+        notification.c.body,
+    ).join_from(
+        entry,
+        notification,
+        and_(
+            notification.c.organization_id == entry.c.organization_id,
+            notification.c.customer_id == entry.c.customer_id,
+            notification.c.notification_id == entry.c.notification_id,
+        ),
+    )

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -15,6 +16,7 @@ from store.notifications.unseen import UnseenWait
 from store.postgres import bounded_pages
 from store.postgres.bounded_pages import BoundedPage, ListScan
 from store.postgres.database import Database, driver
+from store.postgres.distributed import on_cluster
 from store.tables.feed import feed, feed_entry
 
 
@@ -98,6 +100,8 @@ async def list_page(
     more, a page may have fewer than `limit`.
     """
     scan = _scan(organization_id, wanted, between)
+    if on_cluster(await driver(connection)):
+        scan = replace(scan, lateral=_REST_JOINED)
     return await bounded_pages.read(
         connection, organization_id, scan, _entry, after=after, limit=limit, most_examined=most_examined
     )
@@ -113,6 +117,11 @@ CROSS JOIN LATERAL (
         AND n.notification_id = page.notification_id
     LIMIT 1
 ) AS rest
+"""
+# On a cluster, the page is read before, and sent to the nodes of the notifications.
+_REST_JOINED = """
+JOIN notification rest ON rest.organization_id = %(organization_id)s AND rest.customer_id = page.customer_id
+    AND rest.notification_id = page.notification_id
 """
 
 

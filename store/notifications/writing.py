@@ -8,6 +8,7 @@ from uuid import UUID
 
 from store.postgres.channels import OUTBOX_CHANNEL
 from store.postgres.database import DriverConnection
+from store.postgres.distributed import on_cluster
 from store.postgres.json_rows import json_rows
 
 NOTIFICATIONS_AT_ONCE = 200  # notifications that one statement writes
@@ -46,18 +47,24 @@ class NewNotification(Protocol):
 # Inserts notifications, their outbox rows and their rows of feed_pending. The id of a notification is a digest of
 # alert, gauge and sequence: if two transactions record the same one, the second fails here, and the customer is not
 # notified twice.
-_WRITE_NOTIFICATIONS = """
-WITH written AS (
+_INPUT = """
+    FROM json_to_recordset(%(notifications)s::json) AS i (
+        customer_id text, notification_id text, alert_id text, gauge_id uuid, sequence bigint, event_type text,
+        condition_type text, body text, trace_context text
+    )
+"""
+_WRITE = f"""
     INSERT INTO notification (
         organization_id, customer_id, notification_id, alert_id, gauge_id, sequence, event_type, condition_type,
         create_time, body, trace_context
     )
     SELECT %(organization_id)s, i.customer_id, i.notification_id, i.alert_id, i.gauge_id, i.sequence, i.event_type,
            i.condition_type, %(now)s, i.body, coalesce(i.trace_context, '')
-    FROM json_to_recordset(%(notifications)s::json) AS i (
-        customer_id text, notification_id text, alert_id text, gauge_id uuid, sequence bigint, event_type text,
-        condition_type text, body text, trace_context text
-    )
+    {_INPUT}
+"""
+_WRITE_NOTIFICATIONS = f"""
+WITH written AS (
+    {_WRITE}
     RETURNING customer_id, notification_id, event_type, condition_type
 ), pending AS (
     INSERT INTO feed_pending (organization_id, customer_id, notification_id)
@@ -65,7 +72,19 @@ WITH written AS (
 )
 INSERT INTO outbox (organization_id, customer_id, notification_id, event_type, condition_type, create_time)
 SELECT %(organization_id)s, customer_id, notification_id, event_type, condition_type, %(now)s FROM written
-"""
+""".encode()
+# On a cluster, RETURNING gives the rows shard by shard, so that they would get their places in another order.
+_WRITE_EACH = (
+    _WRITE.encode(),
+    f"""
+    INSERT INTO feed_pending (organization_id, customer_id, notification_id)
+    SELECT %(organization_id)s, i.customer_id, i.notification_id {_INPUT}
+    """.encode(),
+    f"""
+    INSERT INTO outbox (organization_id, customer_id, notification_id, event_type, condition_type, create_time)
+    SELECT %(organization_id)s, i.customer_id, i.notification_id, i.event_type, i.condition_type, %(now)s {_INPUT}
+    """.encode(),
+)
 
 
 async def write_notifications(
@@ -85,7 +104,8 @@ async def write_notifications(
         part = notifications[start : start + NOTIFICATIONS_AT_ONCE]
         rows = await json_rows(map(functools.partial(_row, traces), part), organization_id)
         parameters = {"organization_id": organization_id, "now": now, "notifications": rows}
-        await connection.execute(_WRITE_NOTIFICATIONS, parameters)
+        for statement in _WRITE_EACH if on_cluster(connection) else (_WRITE_NOTIFICATIONS,):
+            await connection.execute(statement, parameters)
     await connection.execute("SELECT pg_notify(%s, %s)", (OUTBOX_CHANNEL, str(organization_id)))
 
 

@@ -1,7 +1,8 @@
 """The monthly partitions of the event table: created ahead of time, dropped when their events are too old.
 
 Each has the unique index of `event_key`. A partition that had events when migration 0033 was applied keeps its
-primary key (organization_id, customer_id, event_id) instead.
+primary key (organization_id, customer_id, event_id) instead. Where the table is distributed, ATTACH distributes the
+partition, too.
 """
 
 from datetime import UTC, datetime, timedelta
@@ -9,10 +10,9 @@ from datetime import UTC, datetime, timedelta
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from store.postgres.distributed import is_distributed
+from store.postgres.partition_locks import MONTHS_OF_EVENTS
 from store.tables import event_key
-
-# An advisory lock: two replicas can run this at the same time, and even CREATE TABLE IF NOT EXISTS would then fail.
-_LOCK = 1_052_911_830_412
 
 LOCK_TIMEOUT = "2s"
 
@@ -30,12 +30,13 @@ def next_month(start: datetime) -> datetime:
 
 async def maintain(connection: AsyncConnection, oldest: datetime, newest: datetime, keep_since: datetime) -> None:
     """Creates a partition for each month from `oldest` to `newest`; drops those that end before `keep_since`."""
-    await connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
+    await connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": MONTHS_OF_EVENTS})
     existing = await existing_months(connection)
+    key = event_key.DISTRIBUTED_INDEX if await is_distributed(connection) else event_key.INDEX
     start = month_start(oldest)
     while start <= newest:
         if start not in existing:
-            for statement in _create(start):
+            for statement in _create(start, key):
                 await connection.execute(text(statement))
         start = next_month(start)
     for month in existing:
@@ -58,13 +59,13 @@ def _name(start: datetime) -> str:
     return f"event_{start:%Y_%m}"
 
 
-def _create(start: datetime) -> tuple[str, str, str]:
+def _create(start: datetime, key: str) -> tuple[str, str, str]:
     # Created separately and then attached: CREATE TABLE … PARTITION OF would lock the table against writers. The key
     # belongs to the partition: a key of the whole table would have to contain event_time.
     name = _name(start)
     return (
         f"CREATE TABLE {name} (LIKE event)",
-        f"CREATE UNIQUE INDEX {name}_key ON {name} ({event_key.INDEX})",
+        f"CREATE UNIQUE INDEX {name}_key ON {name} ({key})",
         f"ALTER TABLE event ATTACH PARTITION {name}"
         f" FOR VALUES FROM ('{start.isoformat()}') TO ('{next_month(start).isoformat()}')",
     )

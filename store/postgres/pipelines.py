@@ -3,10 +3,11 @@
 A statement waits for an answer only where its rows are fetched, so BEGIN and COMMIT take no round trips of their own.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
+from typing import Any
 
-from store.postgres.database import DriverConnection
+from store.postgres.database import DriverConnection, Row
 
 
 @asynccontextmanager
@@ -29,3 +30,12 @@ async def begin_snapshot(connection: DriverConnection) -> None:
 async def commit(connection: DriverConnection) -> None:
     """Commits together with the statements before and after it. What follows is not a part of the transaction."""
     await connection.execute("COMMIT", prepare=False)
+
+
+async def fetched_each(
+    connection: DriverConnection, statement: bytes, parameters: Iterable[Mapping[str, Any]]
+) -> list[Row]:
+    """The rows of a statement that is executed with each of these parameters, sent together, in their order."""
+    async with connection.pipeline():
+        cursors = [await connection.execute(statement, one) for one in parameters]
+    return [row for cursor in cursors for row in await cursor.fetchall()]

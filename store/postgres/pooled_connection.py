@@ -56,9 +56,12 @@ def _bytes_of(command: PipelineCommand) -> int:
 
 
 class PooledConnection(psycopg.AsyncConnection[Row]):
-    """A connection with such pipelines."""
+    """A connection with such pipelines.
 
-    of_cluster = False  # whether the server is a node of a Citus cluster; `sessions.prepare` finds it out
+    on_cluster: whether the tables of customers are distributed; see `store.postgres.distributed`.
+    """
+
+    on_cluster = False
 
     @asynccontextmanager
     async def pipeline(self) -> AsyncIterator[psycopg.AsyncPipeline]:
@@ -68,8 +71,3 @@ class PooledConnection(psycopg.AsyncConnection[Row]):
             self._pipeline = QueuedPipeline(self)
         async with super().pipeline() as pipeline:
             yield pipeline
-
-
-def is_of_cluster(connection: psycopg.AsyncConnection[Row]) -> bool:
-    """Whether the tables of a connection may lie on several nodes, so that some statements need another form."""
-    return isinstance(connection, PooledConnection) and connection.of_cluster

@@ -17,6 +17,7 @@ from typing import Any
 import psycopg
 from psycopg.conninfo import make_conninfo
 
+from store.postgres import distributed
 from store.postgres.addresses import conninfo
 from store.postgres.failures import READ_ONLY, DatabaseUnavailable
 from store.postgres.pooled_connection import PooledConnection
@@ -167,8 +168,8 @@ async def prepare(
             cursor = await connection.execute(_statement(pins))
         settings = await cursor.fetchall()
         _require_writable(settings)
-        if isinstance(connection, PooledConnection):
-            connection.of_cluster = any(name in OF_CLUSTER for *_, name in settings)
+        if isinstance(connection, PooledConnection) and any(row[2] for row in settings):
+            connection.on_cluster = await distributed.detect(connection)
         await connection.set_autocommit(False)
     except BaseException:
         await connection.close()
@@ -199,23 +200,23 @@ async def connect(url: str, purpose: str) -> psycopg.AsyncConnection[Row]:
 
 async def require_writable(connection: psycopg.AsyncConnection[Row]) -> None:
     """Raises ReadOnlyServer if the server of a session no longer accepts writes."""
-    cursor = await connection.execute("SELECT NULL, current_setting('transaction_read_only')")
+    cursor = await connection.execute("SELECT NULL, current_setting('transaction_read_only'), NULL")
     _require_writable(await cursor.fetchall())
 
 
 def _require_writable(settings: list[Row]) -> None:
-    if any(read_only == "on" for _, read_only, *_ in settings):
+    if any(read_only == "on" for _, read_only, _ in settings):
         raise ReadOnlyServer
 
 
 def _statement(pins: Mapping[str, tuple[str, str]]) -> bytes:
-    """A statement that sets those settings that the server knows, and returns them.
+    """A statement that sets those settings that the server knows.
 
-    Its columns: the value, whether transactions are read only, and the name.
+    Its rows say whether transactions are read only, and whether the database has the extension Citus.
     """
     values = ", ".join([_SYNCHRONOUS_COMMIT, *(f"('{name}', '{value}')" for name, (value, _) in pins.items())])
     return f"""
-        SELECT set_config(name, value, false), current_setting('transaction_read_only'), name
+        SELECT set_config(name, value, false), current_setting('transaction_read_only'), {distributed.HAS_CITUS}
         FROM (VALUES {values}) AS pin (name, value)
         WHERE current_setting(name, true) IS NOT NULL
     """.encode()

@@ -16,19 +16,50 @@ from evaluator.balances import Unit
 from evaluator.periods import Period
 from evaluator.recharges import BalanceReading, CancelReason, NewRecharge, Policy, RechargeState
 from store.postgres.database import DriverConnection, Row
+from store.postgres.distributed import Forms, on_cluster
 from store.postgres.json_rows import json_rows
 from store.recharges.policies import policy_of, standing_values
 
+# Parts of the statements that read policies `p` with their balances `b`, as of the moments of `a`.
+_ASKED = """unnest(%(customer_ids)s::text[], %(moments)s::timestamptz[], %(starts)s::timestamptz[],
+        %(ends)s::timestamptz[]) AS {name} (customer_id, moment, period_start, period_end)"""
+_CHOSEN = "unnest(%(holders)s::text[], %(balance_ids)s::text[]) AS {name} (customer_id, balance_id)"
+_BALANCE_OF_POLICY = """balance b ON b.organization_id = p.organization_id AND b.customer_id = p.customer_id
+    AND b.balance_id = p.balance_id"""
+_POLICY = """recharge_policy p ON p.organization_id = %(organization_id)s
+    AND p.customer_id = c.customer_id COLLATE "C" AND p.balance_id = c.balance_id COLLATE "C" """
+_REMAINING = """sum(g.amount + g.adjusted - g.drawn) FILTER (
+            WHERE g.start_time <= a.moment AND (g.end_time IS NULL OR g.end_time > a.moment)
+        )"""
+_NEXT_CHANGE = """least(
+            min(g.start_time) FILTER (WHERE g.start_time > a.moment),
+            min(g.end_time) FILTER (WHERE g.end_time > a.moment)
+        )"""
+_OF_SEGMENTS = """FROM balance_segment g
+    WHERE g.organization_id = p.organization_id AND g.customer_id = p.customer_id AND g.balance_id = p.balance_id
+        AND NOT g.removed"""
+_OF_RECHARGES = """FROM recharge r
+    WHERE num_nonnulls(p.max_amount, p.max_count) > 0
+        AND r.organization_id = p.organization_id AND r.customer_id = p.customer_id AND r.balance_id = p.balance_id
+        AND r.create_time >= a.period_start AND r.create_time < a.period_end
+        AND r.state IN ('PAID', 'REQUESTED') AND r.recharge_id IS DISTINCT FROM p.open_recharge_id"""
+_USED = "sum(coalesce(r.paid_amount, r.amount))"
+_CHANGES = """NOT coalesce(CASE
+    WHEN p.open_recharge_id IS NOT NULL THEN {b}.void_time IS NULL AND p.due_time > {a}.moment
+    WHEN p.state = 'DISABLED' THEN p.due_time IS NULL AND p.wait_reason IS NULL
+    ELSE {b}.void_time IS NULL AND coalesce({s}.remaining, 0) >= p.below AND p.wait_reason IS NULL
+        AND p.due_time IS NOT DISTINCT FROM {s}.next_change AND p.failed_attempts < p.max_attempts
+        AND p.last_result IS DISTINCT FROM 'PERMANENT'
+END, false)"""
 # The policies of balances, with what they see of them. A policy without caps does not read its recharges. The last
 # condition leaves out those that `evaluator.recharges.advance` leaves as they are, which are most: to make their
 # objects would cost more than to read them.
-_READ = """
+_READ_BY_KEY = f"""
 WITH asked AS (
-    SELECT * FROM unnest(%(customer_ids)s::text[], %(moments)s::timestamptz[], %(starts)s::timestamptz[],
-        %(ends)s::timestamptz[]) AS c (customer_id, moment, period_start, period_end)
+    SELECT * FROM {_ASKED.format(name="c")}
 ), chosen AS (
     SELECT customer_id, balance_id
-    FROM unnest(%(holders)s::text[], %(balance_ids)s::text[]) AS t (customer_id, balance_id)
+    FROM {_CHOSEN.format(name="t")}
     UNION
     SELECT p.customer_id, p.balance_id
     FROM asked a JOIN recharge_policy p ON p.organization_id = %(organization_id)s
@@ -39,38 +70,42 @@ SELECT p.*, b.currency, b.metric_id, b.void_time IS NOT NULL AS voided, s.remain
     u.amount AS used_amount, u.number AS used_count
 FROM chosen c
 JOIN asked a ON a.customer_id = c.customer_id
-JOIN recharge_policy p ON p.organization_id = %(organization_id)s AND p.customer_id = c.customer_id COLLATE "C"
-    AND p.balance_id = c.balance_id COLLATE "C"
-JOIN balance b ON b.organization_id = p.organization_id AND b.customer_id = p.customer_id
-    AND b.balance_id = p.balance_id
+JOIN {_POLICY}
+JOIN {_BALANCE_OF_POLICY}
 CROSS JOIN LATERAL (
-    SELECT sum(g.amount + g.adjusted - g.drawn) FILTER (
-            WHERE g.start_time <= a.moment AND (g.end_time IS NULL OR g.end_time > a.moment)
-        ) AS remaining,
-        least(
-            min(g.start_time) FILTER (WHERE g.start_time > a.moment),
-            min(g.end_time) FILTER (WHERE g.end_time > a.moment)
-        ) AS next_change
-    FROM balance_segment g
-    WHERE g.organization_id = p.organization_id AND g.customer_id = p.customer_id AND g.balance_id = p.balance_id
-        AND NOT g.removed
+    SELECT {_REMAINING} AS remaining,
+        {_NEXT_CHANGE} AS next_change
+    {_OF_SEGMENTS}
 ) AS s
 CROSS JOIN LATERAL (
-    SELECT sum(coalesce(r.paid_amount, r.amount)) AS amount, count(*) AS number FROM recharge r
-    WHERE num_nonnulls(p.max_amount, p.max_count) > 0
-        AND r.organization_id = p.organization_id AND r.customer_id = p.customer_id AND r.balance_id = p.balance_id
-        AND r.create_time >= a.period_start AND r.create_time < a.period_end
-        AND r.state IN ('PAID', 'REQUESTED') AND r.recharge_id IS DISTINCT FROM p.open_recharge_id
+    SELECT {_USED} AS amount, count(*) AS number {_OF_RECHARGES}
 ) AS u
-WHERE NOT coalesce(CASE
-    WHEN p.open_recharge_id IS NOT NULL THEN b.void_time IS NULL AND p.due_time > a.moment
-    WHEN p.state = 'DISABLED' THEN p.due_time IS NULL AND p.wait_reason IS NULL
-    ELSE b.void_time IS NULL AND coalesce(s.remaining, 0) >= p.below AND p.wait_reason IS NULL
-        AND p.due_time IS NOT DISTINCT FROM s.next_change AND p.failed_attempts < p.max_attempts
-        AND p.last_result IS DISTINCT FROM 'PERMANENT'
-END, false)
+WHERE {_CHANGES.format(a="a", b="b", s="s")}
 ORDER BY p.customer_id, p.balance_id
 """
+# On a cluster: the policies whose timer is due, and then those that are chosen.
+_DUE = f"""
+SELECT p.customer_id, p.balance_id
+FROM {_ASKED.format(name="a")}
+JOIN recharge_policy p ON p.customer_id = a.customer_id COLLATE "C" AND p.due_time <= a.moment
+WHERE p.organization_id = %(organization_id)s AND p.customer_id = ANY(%(customer_ids)s)
+""".encode()
+_READ_OF_SHARDS = f"""
+SELECT * FROM (
+    SELECT p.*, b.currency, b.metric_id, b.void_time, b.void_time IS NOT NULL AS voided, a.moment,
+        (SELECT {_REMAINING} {_OF_SEGMENTS}) AS remaining,
+        (SELECT {_NEXT_CHANGE} {_OF_SEGMENTS}) AS next_change,
+        (SELECT {_USED} {_OF_RECHARGES}) AS used_amount,
+        (SELECT count(*) {_OF_RECHARGES}) AS used_count
+    FROM {_CHOSEN.format(name="c")}
+    JOIN {_ASKED.format(name="a")} ON a.customer_id = c.customer_id
+    JOIN {_POLICY}
+    JOIN {_BALANCE_OF_POLICY}
+    WHERE p.customer_id = ANY(%(holders)s)
+) AS p
+WHERE {_CHANGES.format(a="p", b="p", s="p")}
+ORDER BY customer_id, balance_id
+""".encode()
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,8 +138,15 @@ async def read(
         "balance_ids": [balance_id for _, balance_id in touched],
         "due": due,
     }
+    statement = _READ_BY_KEY.encode()
+    if on_cluster(connection):
+        statement, keys = _READ_OF_SHARDS, set(touched)
+        if due:
+            keys.update(await (await connection.execute(_DUE, parameters)).fetchall())
+        parameters["holders"] = [customer_id for customer_id, _ in keys]
+        parameters["balance_ids"] = [balance_id for _, balance_id in keys]
     async with connection.cursor(row_factory=dict_row) as cursor:
-        await cursor.execute(_READ.encode(), parameters)
+        await cursor.execute(statement, parameters)
         rows = await cursor.fetchall()
     return [(policy_of(row), _reading(row, asked[row["customer_id"]].period)) for row in rows]
 
@@ -136,14 +178,17 @@ class Ended:
 
 
 # Ends recharges, and returns what their notifications say.
-_END = """
+_END = Forms.naming_shards(
+    """
 UPDATE recharge r SET state = i.state, cancel_reason = i.cancel_reason, end_time = %(now)s
 FROM json_to_recordset(%(rows)s::json) AS i (customer_id text, recharge_id text, state text, cancel_reason text)
 WHERE r.organization_id = %(organization_id)s AND r.customer_id = i.customer_id COLLATE "C"
-    AND r.recharge_id = i.recharge_id COLLATE "C"
+    AND r.recharge_id = i.recharge_id COLLATE "C" {shards}
 RETURNING r.customer_id, r.recharge_id, r.balance_id, r.unit, r.sequence, r.attempt, r.amount, r.remaining,
     r.create_time, r.expire_time
-"""
+""",
+    "r.customer_id = ANY(%(customer_ids)s)",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +223,13 @@ async def end(
         ),
         organization_id,
     )
-    cursor = await connection.execute(_END.encode(), {"organization_id": organization_id, "rows": rows, "now": now})
+    parameters = {
+        "organization_id": organization_id,
+        "rows": rows,
+        "now": now,
+        "customer_ids": [one.customer_id for one in ended],
+    }
+    cursor = await connection.execute(_END.on(connection), parameters)
     return [_ended(row) for row in await cursor.fetchall()]
 
 
@@ -232,7 +283,8 @@ async def request(
 
 
 # Writes where policies stand.
-_WRITE = """
+_WRITE = Forms.naming_shards(
+    """
 UPDATE recharge_policy p SET
     state = i.state, disabled_reason = i.disabled_reason, disable_time = i.disable_time,
     failed_attempts = i.failed_attempts, last_sequence = i.last_sequence, open_recharge_id = i.open_recharge_id,
@@ -244,8 +296,10 @@ FROM json_to_recordset(%(rows)s::json) AS i (
     wait_reason text, wait_end_time timestamptz, due_time timestamptz
 )
 WHERE p.organization_id = %(organization_id)s AND p.customer_id = i.customer_id COLLATE "C"
-    AND p.balance_id = i.balance_id COLLATE "C"
-"""
+    AND p.balance_id = i.balance_id COLLATE "C" {shards}
+""",
+    "p.customer_id = ANY(%(customer_ids)s)",
+)
 
 
 async def write(connection: DriverConnection, organization_id: int, changed: Sequence[Policy]) -> None:
@@ -261,7 +315,12 @@ async def write(connection: DriverConnection, organization_id: int, changed: Seq
         ),
         organization_id,
     )
-    await connection.execute(_WRITE, {"organization_id": organization_id, "rows": rows})
+    parameters = {
+        "organization_id": organization_id,
+        "rows": rows,
+        "customer_ids": [policy.customer_id for policy in changed],
+    }
+    await connection.execute(_WRITE.on(connection), parameters)
 
 
 # Ends the timers of policies.

@@ -19,6 +19,7 @@ from runtime.turns import Slices
 from store.alerts import active_rules
 from store.limits.effective_limits import LIMITS_COLUMN, read_column
 from store.postgres.database import DriverConnection, Row
+from store.postgres.distributed import Forms, on_cluster
 
 # The exclusions of a customer, as a column of a statement about `customer`.
 _EXCLUDED = """
@@ -40,12 +41,13 @@ _CUSTOMER = f"SELECT {CUSTOMER_COLUMNS} FROM customer WHERE organization_id = %(
 
 # Customers by their ids. The subquery with LIMIT takes each by its key. For a condition on all ids, PostgreSQL may
 # read all customers of the organization, of which it expects a hundredth of the table.
-_CUSTOMERS = f"""
+_CUSTOMERS_BY_KEY = f"""
 SELECT {CUSTOMER_COLUMNS} FROM unnest(%(ids)s::text[]) AS i (wanted_id) CROSS JOIN LATERAL (
     SELECT * FROM customer WHERE organization_id = %(organization_id)s AND customer_id = i.wanted_id COLLATE "C"
     LIMIT 1
 ) AS customer
 """
+_CUSTOMERS = Forms(_CUSTOMERS_BY_KEY.encode(), (_CUSTOMER + "customer_id = ANY(%(ids)s)").encode())
 
 # Subscriptions; the condition follows.
 _SUBSCRIPTION = """
@@ -72,7 +74,8 @@ async def customers(
 ) -> list[CustomerFacts]:
     """Those of the customers that exist. with_alerts: with the alerts that name them."""
     ids = list(dict.fromkeys(customer_ids))
-    found = [customer_of(row) for row in await _fetch(connection, _CUSTOMERS, organization_id, ids=ids)]
+    rows = await _fetch(connection, _CUSTOMERS.on(connection), organization_id, ids=ids)
+    found = [customer_of(row) for row in rows]
     return await _with_alerts(connection, organization_id, found) if with_alerts else found
 
 
@@ -141,7 +144,7 @@ async def raw_metrics(connection: DriverConnection, organization_id: int) -> lis
 
 
 # Removes the notes of deletions, in the order of their keys: transactions with the same ones never deadlock.
-_CANCEL_DELETIONS = """
+_CANCEL_IN_ORDER = """
 WITH noted AS (
     SELECT d.ctid FROM fact_deletion d
     JOIN unnest(%(customers)s::text[], %(facts)s::text[]) AS i (customer_id, fact_id)
@@ -151,6 +154,13 @@ WITH noted AS (
 )
 DELETE FROM fact_deletion USING noted WHERE fact_deletion.ctid = noted.ctid
 """
+# On a cluster, a statement that changes this table waits for the others that do.
+_CANCEL = """
+DELETE FROM fact_deletion d USING unnest(%(customers)s::text[], %(facts)s::text[]) AS i (customer_id, fact_id)
+WHERE d.organization_id = %(organization_id)s AND d.kind = %(kind)s
+    AND d.customer_id = i.customer_id COLLATE "C" AND d.fact_id = i.fact_id COLLATE "C"
+"""
+_CANCEL_DELETIONS = Forms(_CANCEL_IN_ORDER.encode(), _CANCEL.encode())
 
 
 async def cancel_deletions(
@@ -166,14 +176,14 @@ async def cancel_deletions(
         "customers": [customer_id for customer_id, _ in keys],
         "facts": [fact_id for _, fact_id in keys],
     }
-    await connection.execute(_CANCEL_DELETIONS, parameters)
+    await connection.execute(_CANCEL_DELETIONS.on(connection), parameters)
 
 
 # `register_…` returns what it registered itself. It waits for another transaction that registers the same, and leaves
 # that out; the caller reads it afterwards.
 
-# Registers customers with the default billing cycle.
-_REGISTER_CUSTOMERS = f"""
+# Registers customers with the default billing cycle. A shard cannot read other tables in RETURNING.
+_REGISTER_CUSTOMERS = """
 INSERT INTO customer (
     organization_id, customer_id, anchor_time, cadence, interval_count, time_zone, create_time, update_time,
     changed_epoch
@@ -181,8 +191,12 @@ INSERT INTO customer (
 SELECT %(organization_id)s, id, %(anchor)s, %(cadence)s, %(count)s, %(zone)s, %(now)s, %(now)s, %(epoch)s
 FROM unnest(%(ids)s::text[]) AS i (id)
 ON CONFLICT DO NOTHING
-RETURNING customer_id, currency, {_EXCLUDED}, {LIMITS_COLUMN}
+RETURNING customer_id, currency, {columns}
 """
+_REGISTER_AND_READ = Forms(
+    _REGISTER_CUSTOMERS.format(columns=f"{_EXCLUDED}, {LIMITS_COLUMN}").encode(),
+    _REGISTER_CUSTOMERS.format(columns="NULL, NULL").encode(),
+)
 
 # Registers subscriptions without a billing cycle of their own.
 _REGISTER_SUBSCRIPTIONS = """
@@ -208,7 +222,7 @@ async def register_customers(
     """Registers unknown customers (ids sorted) with the default billing cycle."""
     rows = await _fetch(
         connection,
-        _REGISTER_CUSTOMERS,
+        _REGISTER_AND_READ.on(connection),
         organization_id,
         ids=list(customer_ids),
         anchor=DEFAULT_CYCLE.anchor,
@@ -218,6 +232,8 @@ async def register_customers(
         now=now,
         epoch=epoch,
     )
+    if on_cluster(connection):
+        return await customers(connection, organization_id, [row[0] for row in rows])
     made = [
         CustomerFacts(row[0], None, row[1], DEFAULT_CYCLE, epoch, now, _excluded(row[2]), limits=read_column(row[3]))
         for row in rows
@@ -278,8 +294,11 @@ async def register_metrics(
     return [row[0] for row in rows]
 
 
-async def _fetch(connection: DriverConnection, query: str, organization_id: int, **parameters: Any) -> list[Row]:
-    cursor = await connection.execute(query.encode(), {"organization_id": organization_id, **parameters})
+async def _fetch(
+    connection: DriverConnection, query: str | bytes, organization_id: int, **parameters: Any
+) -> list[Row]:
+    statement = query.encode() if isinstance(query, str) else query
+    cursor = await connection.execute(statement, {"organization_id": organization_id, **parameters})
     return await cursor.fetchall()
 
 

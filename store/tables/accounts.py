@@ -4,6 +4,7 @@ from sqlalchemy import BigInteger, Boolean, Column, ForeignKey, Identity, Index,
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
 from store.tables.base import Identifier, Organization, Time, metadata
+from store.tables.placement import BY_CUSTOMER, COORDINATOR, EVERY_NODE, lies
 
 organization = Table(
     "organization",
@@ -15,6 +16,7 @@ organization = Table(
         "deletion_epoch", BigInteger, nullable=False, server_default="0"
     ),  # of the last deletion of rules or facts
     Column("create_time", Time, nullable=False),
+    info=lies(COORDINATOR),
 )
 
 api_key = Table(
@@ -31,6 +33,7 @@ api_key = Table(
     Column("expire_time", Time),
     Column("last_use_time", Time),  # written about once a minute
     Column("identity", Identifier),  # of a client certificate; then key_hash is its hash, and there is no key
+    info=lies(COORDINATOR),
 )
 
 # Answers to requests with a request id: a retry gets the same answer.
@@ -43,6 +46,7 @@ request = Table(
     Column("payload_digest", LargeBinary, nullable=False),
     Column("response", LargeBinary, nullable=False),
     Column("create_time", Time, nullable=False),
+    info=lies(COORDINATOR),
 )
 
 customer = Table(
@@ -84,6 +88,7 @@ customer = Table(
         "customer_id",
         postgresql_where="parent_customer_id IS NOT NULL",
     ),
+    info=lies(BY_CUSTOMER),
 )
 
 # The external ids and aliases of customers. A table of its own, because they are unique across customers, and the
@@ -96,6 +101,7 @@ customer_name = Table(
     Column("name", Identifier, primary_key=True),
     Column("customer_id", Identifier, nullable=False),
     Index("customer_name_of_customer", "organization_id", "customer_id"),
+    info=lies(COORDINATOR),
 )
 
 subscription = Table(
@@ -130,6 +136,7 @@ subscription = Table(
         "subscription_id",
         postgresql_where="plan_id IS NOT NULL",
     ),
+    info=lies(BY_CUSTOMER),
 )
 
 # Subscriptions and metrics that are being deleted, or were. See store/accounts/deletions.py.
@@ -142,6 +149,7 @@ fact_deletion = Table(
     Column("fact_id", Identifier, primary_key=True),
     Column("changed_epoch", BigInteger, nullable=False),
     Index("fact_deletion_by_change", "organization_id", "changed_epoch"),
+    info=lies(EVERY_NODE),
 )
 
 # Customers whose facts, limits or alerts have changed, and whose alerts are not evaluated on the change yet.
@@ -161,6 +169,7 @@ customer_evaluation = Table(
     Column("change_time", Time, nullable=False),  # of the last change
     Column("due_time", Time, nullable=False),  # from then on any process evaluates it
     Index("customer_evaluation_due", "organization_id", "due_time"),
+    info=lies(COORDINATOR),
 )
 
 metric = Table(
@@ -185,4 +194,5 @@ metric = Table(
     Index("metric_by_change", "organization_id", "changed_epoch"),
     Index("metric_with_event_name", "organization_id", postgresql_where="event_name IS NOT NULL"),
     Index("metric_backfilling", "organization_id", "metric_id", postgresql_where="backfill_after IS NOT NULL"),
+    info=lies(COORDINATOR),
 )

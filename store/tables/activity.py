@@ -3,6 +3,7 @@
 from sqlalchemy import BigInteger, Column, Double, Index, Table
 
 from store.tables.base import Identifier, Organization, Time, metadata
+from store.tables.placement import COORDINATOR_ALONE, lies
 
 # What each process has counted in each interval. Rows are deleted after some minutes.
 usage_activity = Table(
@@ -16,4 +17,5 @@ usage_activity = Table(
     Column("wait_seconds", Double, nullable=False),  # of all its events together, until they were durable
     Index("usage_activity_by_time", "interval_start"),
     prefixes=["UNLOGGED"],
+    info=lies(COORDINATOR_ALONE),
 )

@@ -4,6 +4,7 @@ from sqlalchemy import BigInteger, Boolean, Column, Identity, Index, Table, Text
 from sqlalchemy.dialects.postgresql import JSONB
 
 from store.tables.base import Identifier, Organization, Time, metadata
+from store.tables.placement import BY_CUSTOMER, COORDINATOR, lies
 
 # The labels of an alert below the id of its organization, so that no two organizations share an entry of their index.
 # Built as text, because PostgreSQL has no immutable function for it.
@@ -110,6 +111,7 @@ alert = Table(
         postgresql_where=text("labels <> '{}'::jsonb"),
     ),
     Index("alert_visiting", "organization_id", "alert_id", postgresql_where="visit_after IS NOT NULL"),
+    info=lies(COORDINATOR),
 )
 
 # The history of definitions: each change, with the definition after it.
@@ -126,6 +128,7 @@ alert_change = Table(
     Column("subscription_id", Identifier),
     Column("definition", JSONB, nullable=False),
     Column("change_time", Time, nullable=False),
+    info=lies(COORDINATOR),
 )
 
 alert_state = Table(
@@ -152,6 +155,7 @@ alert_state = Table(
         "alert_id",
         postgresql_where="reached <> '{}'::jsonb",
     ),
+    info=lies(BY_CUSTOMER),
 )
 
 # Customers and subscriptions that an alert covers, but for which it is disabled.
@@ -168,6 +172,7 @@ alert_exclusion = Table(
     Column("key_id", Identifier, nullable=False, server_default=""),  # of the caller that requested it
     Index("alert_exclusion_by_change", "organization_id", "changed_epoch"),
     Index("alert_exclusion_by_alert", "organization_id", "alert_id", "customer_id", "subscription_id"),
+    info=lies(BY_CUSTOMER),
 )
 
 # How many groups an alert has had in a billing period.
@@ -181,4 +186,5 @@ group_count = Table(
     Column("period_start", Time, primary_key=True),
     Column("watching_epoch", BigInteger, nullable=False),  # watching_epoch of the alert when it counted
     Column("groups", BigInteger, nullable=False),
+    info=lies(BY_CUSTOMER),
 )

@@ -3,6 +3,7 @@
 from sqlalchemy import ARRAY, BigInteger, Boolean, Column, Identity, Index, LargeBinary, Table, Text, false, text
 
 from store.tables.base import Identifier, Organization, Time, metadata
+from store.tables.placement import COORDINATOR, COORDINATOR_ALONE, lies
 
 audit_log = Table(
     "audit_log",
@@ -11,6 +12,7 @@ audit_log = Table(
     Column("last_number", BigInteger, nullable=False),  # the last number that is assigned
     Column("deleted_number", BigInteger, nullable=False, server_default="0"),  # entries up to it are deleted
     Column("high_time", Time, nullable=False),  # the latest create_time up to last_number
+    info=lies(COORDINATOR_ALONE),
 )
 
 # The entries of one transaction, or a part of them, until they get their numbers.
@@ -21,6 +23,7 @@ audit_pending = Table(
     Column("arrival", BigInteger, Identity(always=True), primary_key=True),
     Column("create_time", Time, nullable=False),
     Column("entries", Text, nullable=False),  # a JSON array, see `store.audit.writing`
+    info=lies(COORDINATOR),
 )
 
 # Partitioned by month of high_time. It never falls while the numbers rise, so the oldest partition has the entries
@@ -63,4 +66,5 @@ audit_entry = Table(
         postgresql_where=text("customer_id IS NOT NULL"),
     ),
     postgresql_partition_by="RANGE (high_time)",
+    info=lies(COORDINATOR_ALONE),
 )

@@ -4,6 +4,7 @@ from sqlalchemy import BigInteger, Boolean, Column, Identity, Index, Integer, Ta
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
 from store.tables.base import Amount, Identifier, Organization, Time, metadata
+from store.tables.placement import BY_CUSTOMER, lies
 
 balance = Table(
     "balance",
@@ -48,6 +49,7 @@ balance = Table(
         "balance_id",
         postgresql_where=text("draw_down AND void_time IS NULL AND seat_group_key IS NULL"),
     ),
+    info=lies(BY_CUSTOMER),
 )
 
 balance_segment = Table(
@@ -67,6 +69,7 @@ balance_segment = Table(
     # The last put left it out. The row stays with its adjustments and drawdown, in case a later put contains it
     # again.
     Column("removed", Boolean, nullable=False),
+    info=lies(BY_CUSTOMER),
 )
 
 balance_entry = Table(
@@ -94,6 +97,7 @@ balance_entry = Table(
         "entry_number",
         postgresql_where=text("adjustment_id IS NOT NULL"),
     ),
+    info=lies(BY_CUSTOMER),
 )
 
 # The adjustments as requested, to distinguish a retry from another request with the same id.
@@ -109,6 +113,7 @@ balance_adjustment = Table(
     Column("segment_number", Integer, nullable=False),
     Column("create_time", Time, nullable=False),
     Column("custom_fields", JSONB, nullable=False, server_default="{}"),
+    info=lies(BY_CUSTOMER),
 )
 
 # The decrements as requested, which share their ids with the adjustments, and what they answered.
@@ -126,4 +131,5 @@ balance_decrement = Table(
     Column("remaining", Amount, nullable=False),  # in all active segments of the unit, after it
     Column("overage", Amount, nullable=False),  # the part of the amount that no segment gave
     Column("create_time", Time, nullable=False),
+    info=lies(BY_CUSTOMER),
 )

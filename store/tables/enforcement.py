@@ -4,6 +4,7 @@ from sqlalchemy import BigInteger, Boolean, Column, Index, Integer, Table, Uuid,
 from sqlalchemy.dialects.postgresql import JSONB
 
 from store.tables.base import Amount, Identifier, Organization, Time, metadata
+from store.tables.placement import BY_CUSTOMER, lies
 
 # Read and changed only by the holder of the customer's wallet.
 meter = Table(
@@ -26,6 +27,7 @@ meter = Table(
     Column("window_start", Time),  # unset: the window is rolling
     Column("update_time", Time, nullable=False),
     Index("meter_by_window_end", "window_end"),
+    info=lies(BY_CUSTOMER),
 )
 
 # What meters with a rolling window have counted in each minute of it.
@@ -37,6 +39,7 @@ meter_minute = Table(
     Column("meter_id", Uuid, primary_key=True),
     Column("minute", Time, primary_key=True),
     Column("counted", Amount, nullable=False),
+    info=lies(BY_CUSTOMER),
 )
 
 # Read and changed only by the holder of the customer's wallet.
@@ -72,4 +75,5 @@ reservation = Table(
     Index("reservation_expiring", "expire_time", postgresql_where=text("state = 'OPEN'")),
     Index("reservation_ended", "end_time", postgresql_where=text("state <> 'OPEN'")),
     Index("reservation_open", "organization_id", "customer_id", postgresql_where=text("state = 'OPEN'")),
+    info=lies(BY_CUSTOMER),
 )

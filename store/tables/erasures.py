@@ -3,6 +3,7 @@
 from sqlalchemy import BigInteger, Column, Index, Integer, Table, text
 
 from store.tables.base import Identifier, Organization, Time, metadata
+from store.tables.placement import EVERY_NODE, lies
 
 erasure_job = Table(
     "erasure_job",
@@ -27,4 +28,5 @@ erasure_job = Table(
     ),
     Index("erasure_job_by_time", "organization_id", "create_time", "job_id"),
     Index("erasure_job_running", "create_time", postgresql_where=text("state = 'RUNNING'")),
+    info=lies(EVERY_NODE),
 )

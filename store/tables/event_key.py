@@ -28,6 +28,8 @@ PARTS_OF_SAMPLE = 4096  # see `in_sample`
 
 # The columns of the unique index of a partition.
 INDEX = ", ".join(f"({part.format_map(_COLUMNS)})" for part in _PARTS)
+# The same where the table is distributed: Citus requires the column itself, which the first hash stands for.
+DISTRIBUTED_INDEX = ", ".join(["customer_id", *(f"({part.format_map(_COLUMNS)})" for part in _PARTS[1:])])
 
 
 def of_customer(organization: str, customer: str) -> str:

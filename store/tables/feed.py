@@ -3,6 +3,7 @@
 from sqlalchemy import BigInteger, Column, Identity, Index, Table
 
 from store.tables.base import Identifier, Organization, Time, metadata
+from store.tables.placement import COORDINATOR, COORDINATOR_ALONE, lies
 
 feed = Table(
     "feed",
@@ -13,6 +14,7 @@ feed = Table(
         "forgotten_place", BigInteger, nullable=False, server_default="0"
     ),  # entries up to this position are deleted
     Column("high_time", Time, nullable=False),  # the latest create_time up to last_place
+    info=lies(COORDINATOR_ALONE),
 )
 
 feed_pending = Table(
@@ -22,6 +24,7 @@ feed_pending = Table(
     Column("arrival", BigInteger, Identity(always=True), primary_key=True),
     Column("customer_id", Identifier, nullable=False),
     Column("notification_id", Identifier, nullable=False),
+    info=lies(COORDINATOR),
 )
 
 # Repeats the columns that lists filter by, so that the hot path does not write their indexes.
@@ -42,4 +45,5 @@ feed_entry = Table(
     Index("feed_entry_by_customer", "organization_id", "customer_id", "create_time", "place"),
     Index("feed_entry_by_alert", "organization_id", "alert_id", "create_time", "place"),
     Index("feed_entry_by_high_time", "organization_id", "high_time", "place"),
+    info=lies(COORDINATOR_ALONE),
 )

@@ -4,6 +4,7 @@ from sqlalchemy import Column, Table, Text
 from sqlalchemy.dialects.postgresql import JSONB
 
 from store.tables.base import Amount, Identifier, Organization, Time, metadata
+from store.tables.placement import BY_CUSTOMER, lies
 
 invoice = Table(
     "invoice",
@@ -23,4 +24,5 @@ invoice = Table(
     Column("as_of_time", Time, nullable=False),
     Column("create_time", Time, nullable=False),
     Column("update_time", Time, nullable=False),
+    info=lies(BY_CUSTOMER),
 )

@@ -3,6 +3,7 @@
 from sqlalchemy import ARRAY, BigInteger, Column, Identity, Index, Table, Text, Uuid
 
 from store.tables.base import Identifier, Organization, Time, metadata
+from store.tables.placement import BY_CUSTOMER, COORDINATOR, lies
 
 notification = Table(
     "notification",
@@ -21,6 +22,7 @@ notification = Table(
     # each row eight bytes: the other columns are set, so that rows have no list of nulls.
     Column("trace_context", Text, nullable=False, server_default=""),
     Index("notification_by_time", "organization_id", "create_time"),
+    info=lies(BY_CUSTOMER),
 )
 
 outbox = Table(
@@ -33,6 +35,7 @@ outbox = Table(
     Column("event_type", Identifier, nullable=False),
     Column("condition_type", Identifier, nullable=False),
     Column("create_time", Time, nullable=False),
+    info=lies(COORDINATOR),
 )
 
 omitted_notifications = Table(
@@ -43,4 +46,5 @@ omitted_notifications = Table(
     Column("notification_ids", ARRAY(Text), nullable=False),  # in the order of the transitions that were left out
     Column("create_time", Time, nullable=False),
     Index("omitted_notifications_by_time", "create_time"),
+    info=lies(COORDINATOR),
 )

@@ -4,6 +4,7 @@ from sqlalchemy import BigInteger, Boolean, Column, Index, Integer, Table, Text
 from sqlalchemy.dialects.postgresql import JSONB
 
 from store.tables.base import Amount, Identifier, Organization, Time, metadata
+from store.tables.placement import COORDINATOR, EVERY_NODE, lies
 
 plan = Table(
     "plan",
@@ -16,6 +17,7 @@ plan = Table(
     Column("create_time", Time, nullable=False),
     Column("update_time", Time, nullable=False),
     Column("changed_epoch", BigInteger, nullable=False),
+    info=lies(COORDINATOR),
 )
 
 # `limit` is a word of SQL.
@@ -52,4 +54,5 @@ usage_limit = Table(
     Index("limit_of_metric", "organization_id", "metric_id", postgresql_where="metric_id IS NOT NULL"),
     Index("limit_of_currency", "organization_id", "currency", postgresql_where="currency IS NOT NULL"),
     Index("limit_by_change", "organization_id", "changed_epoch"),
+    info=lies(EVERY_NODE),
 )

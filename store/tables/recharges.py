@@ -3,6 +3,7 @@
 from sqlalchemy import BigInteger, Boolean, CheckConstraint, Column, Index, Integer, Interval, Table, Text, text
 
 from store.tables.base import Amount, Identifier, Organization, Time, metadata
+from store.tables.placement import BY_CUSTOMER, lies
 
 recharge_policy = Table(
     "recharge_policy",
@@ -46,6 +47,7 @@ recharge_policy = Table(
         "balance_id",
         postgresql_where=text("state = 'DISABLED'"),
     ),
+    info=lies(BY_CUSTOMER),
 )
 
 recharge = Table(
@@ -80,4 +82,5 @@ recharge = Table(
     Index("recharge_of_customer", "organization_id", "customer_id", "create_time", "recharge_id"),
     Index("recharge_of_balance", "organization_id", "customer_id", "balance_id", "create_time", "recharge_id"),
     Index("recharge_open", "create_time", postgresql_where=text("state = 'REQUESTED'")),
+    info=lies(BY_CUSTOMER),
 )

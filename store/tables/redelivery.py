@@ -3,6 +3,7 @@
 from sqlalchemy import ARRAY, BigInteger, Column, Index, Table, text
 
 from store.tables.base import Identifier, Organization, Time, metadata
+from store.tables.placement import COORDINATOR_ALONE, lies
 
 redelivery_job = Table(
     "redelivery_job",
@@ -28,4 +29,5 @@ redelivery_job = Table(
     Column("finish_time", Time),
     Index("redelivery_job_by_time", "organization_id", "create_time", "job_id"),
     Index("redelivery_job_running", "create_time", postgresql_where=text("state = 'RUNNING'")),
+    info=lies(COORDINATOR_ALONE),
 )

@@ -3,6 +3,7 @@
 from sqlalchemy import Boolean, Column, Table
 
 from store.tables.base import Identifier, metadata
+from store.tables.placement import COORDINATOR_ALONE, lies
 
 # Has one row. Alembic's table stores the last migration.
 schema_compatibility = Table(
@@ -10,4 +11,5 @@ schema_compatibility = Table(
     metadata,
     Column("only_row", Boolean, primary_key=True),
     Column("oldest_revision", Identifier, nullable=False),  # the oldest revision whose code still runs on the schema
+    info=lies(COORDINATOR_ALONE),
 )

@@ -4,6 +4,7 @@ from sqlalchemy import BigInteger, Column, Identity, Index, Table, Uuid
 from sqlalchemy.dialects.postgresql import JSONB
 
 from store.tables.base import Amount, Identifier, Organization, Time, metadata
+from store.tables.placement import BY_CUSTOMER, lies
 
 # Partitioned by month of event_time. Each partition has a unique index of its own (see `event_key`); this table has
 # none: PostgreSQL requires event_time in it, and then the same id with another time would be a new event.
@@ -23,6 +24,7 @@ event = Table(
     Column("properties", JSONB),
     Column("event_name", Identifier),  # of a raw event
     postgresql_partition_by="RANGE (event_time)",
+    info=lies(BY_CUSTOMER),
 )
 
 gauge = Table(
@@ -46,6 +48,7 @@ gauge = Table(
     Column("period_start", Time),
     Column("period_end", Time),
     Index("gauge_by_period_end", "period_end"),
+    info=lies(BY_CUSTOMER),
 )
 
 # The values that gauges of UNIQUE_COUNT metrics have counted.
@@ -56,6 +59,7 @@ unique_value = Table(
     Column("customer_id", Identifier, primary_key=True),
     Column("gauge_id", Uuid, primary_key=True),
     Column("value", Identifier, primary_key=True),
+    info=lies(BY_CUSTOMER),
 )
 
 # Events that were taken back: no row of `event` is left of them. The same id may be voided several times, because it
@@ -79,4 +83,5 @@ voided_event = Table(
     Column("key_id", Identifier),  # the API key of the request; unset: no key was needed
     Column("event_name", Identifier),  # of a raw event
     Index("voided_event_by_time", "event_time"),
+    info=lies(BY_CUSTOMER),
 )

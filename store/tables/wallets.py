@@ -3,6 +3,7 @@
 from sqlalchemy import ARRAY, Boolean, Column, Index, Table, Text, text
 
 from store.tables.base import Amount, Identifier, Organization, Time, metadata
+from store.tables.placement import BY_CUSTOMER, lies
 
 wallet = Table(
     "wallet",
@@ -22,6 +23,7 @@ wallet = Table(
     Column("has_recharge_policy", Boolean, nullable=False, server_default=text("false")),
     Index("wallet_drawing", "organization_id", "customer_id", postgresql_where=text("draw_units <> '{}'")),
     Index("wallet_due", "due_time", postgresql_where=text("due_time IS NOT NULL")),
+    info=lies(BY_CUSTOMER),
 )
 
 # Usage that no balance covered, since the customer first had a balance with drawdown in the unit.
@@ -34,4 +36,5 @@ overage = Table(
     Column("amount", Amount, nullable=False),
     Column("held", Amount, nullable=False, server_default="0"),  # of an amount below 0, by open reservations
     Column("update_time", Time, nullable=False),
+    info=lies(BY_CUSTOMER),
 )

@@ -19,6 +19,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSONB
 
 from store.tables.base import Identifier, Organization, Time, metadata
+from store.tables.placement import COORDINATOR_ALONE, lies
 
 endpoint = Table(
     "endpoint",
@@ -76,6 +77,7 @@ endpoint = Table(
     CheckConstraint("max_in_flight > 0", name="endpoint_max_in_flight_positive"),
     CheckConstraint("rate_per_second > 0", name="endpoint_rate_positive"),
     CheckConstraint("(credentials IS NULL) = (credentials_key_id IS NULL)", name="endpoint_credentials_have_a_key"),
+    info=lies(COORDINATOR_ALONE),
 )
 
 endpoint_secret = Table(
@@ -92,6 +94,7 @@ endpoint_secret = Table(
     Column("create_time", Time, nullable=False),
     CheckConstraint("num_nonnulls(secret, ciphertext) = 1", name="endpoint_secret_is_plain_or_sealed"),
     CheckConstraint("(ciphertext IS NULL) = (key_id IS NULL)", name="endpoint_secret_has_a_key"),
+    info=lies(COORDINATOR_ALONE),
 )
 
 # Operator events. They are delivered like notifications: an outbox row has this event_id as its notification_id, and
@@ -107,6 +110,7 @@ operator_event = Table(
     Column("trace_context", Text, nullable=False, server_default=""),  # see `notification`
     Column("create_time", Time, nullable=False),
     Index("operator_event_by_time", "organization_id", "create_time", "event_id"),
+    info=lies(COORDINATOR_ALONE),
 )
 
 # A delivery waits for its next attempt (next_attempt_time is set), or a notifier has claimed it (lease_token is set),
@@ -140,6 +144,7 @@ delivery = Table(
     Index("delivery_by_endpoint", "organization_id", "endpoint_id", "create_time", "delivery_id"),
     Index("delivery_by_notification", "organization_id", "notification_id"),
     postgresql_partition_by="RANGE (finish_day)",
+    info=lies(COORDINATOR_ALONE),
 )
 
 attempt = Table(
@@ -158,4 +163,5 @@ attempt = Table(
     Column("response_excerpt", Text, nullable=False, server_default=""),
     Column("error", Text, nullable=False, server_default=""),
     postgresql_partition_by="RANGE (start_time)",
+    info=lies(COORDINATOR_ALONE),
 )

@@ -9,7 +9,7 @@ from typing import Any
 from psycopg.types.json import Jsonb
 
 _CONDITION = """EXISTS (
-    SELECT FROM subscription c
+    SELECT 1 FROM subscription c
     WHERE c.organization_id = e.organization_id AND c.customer_id = e.customer_id
         AND c.subscription_id = e.subscription_id AND c.custom_fields @> %(contract_fields)s::jsonb
 )"""

@@ -12,8 +12,18 @@ from evaluator.aggregation import Aggregation, Tally
 from evaluator.gauges import Group
 from evaluator.watched_gauges import CustomerMeasure
 from store.postgres.database import DriverConnection
+from store.postgres.distributed import on_cluster
+from store.postgres.pipelines import fetched_each
 from store.tables import event_key
-from store.usage.recounts import EVENTS, StatementKind, conditions, group_value, parameters_of, tally_columns
+from store.usage.recounts import (
+    EVENTS,
+    StatementKind,
+    conditions,
+    further_columns,
+    group_value,
+    parameters_of,
+    tally_columns,
+)
 
 
 class CountedGroup(NamedTuple):
@@ -40,22 +50,42 @@ FROM (
 """
 _FIRST_GROUP_COLUMN = 5  # of the inner SELECT
 
+# On a cluster; see `store.usage.recounts`.
+_COUNTED_JOINED = """
+SELECT i.position, {tally}{group_values}
+FROM (
+    SELECT u.*, %(name)s::text AS name FROM unnest(
+        string_to_array(%(customer_ids)s, E'\t'), string_to_array(%(subscription_ids)s, E'\t', ''),
+        string_to_array(%(starts)s, E'\t')::timestamptz[], string_to_array(%(ends)s, E'\t')::timestamptz[]
+    ) WITH ORDINALITY AS u (customer_id, subscription_id, period_start, period_end, position)
+) AS i JOIN {source} e ON {conditions}{grouped}
+WHERE e.customer_id = ANY(%(all_customer_ids)s::text[])
+GROUP BY e.customer_id, i.position{further}
+"""
 
 # Customers of which more than some number of events are stored. Reads the index of at most one event more of each.
 _LARGE = f"""
 SELECT i.customer_id FROM string_to_table(%(customer_ids)s, E'\t') AS i (customer_id)
 WHERE EXISTS (
-    SELECT FROM event e
+    SELECT 1 FROM event e
     WHERE {event_key.of_customer("%(organization_id)s", "i.customer_id")}
     OFFSET %(events)s LIMIT 1
 )
 """
+# On a cluster, a statement for each customer, which goes to its shard.
+_IS_LARGE = f"""
+SELECT e.customer_id FROM event e
+WHERE {event_key.of_customer("%(organization_id)s", "%(customer_id)s")} OFFSET %(events)s LIMIT 1
+""".encode()
 
 
 async def large_customers(
     connection: DriverConnection, organization_id: int, customer_ids: Sequence[str], events: int
 ) -> set[str]:
     """Those of the customers of which more than so many events are stored."""
+    if on_cluster(connection):
+        each = ({"organization_id": organization_id, "customer_id": one, "events": events} for one in customer_ids)
+        return {customer_id for (customer_id,) in await fetched_each(connection, _IS_LARGE, each)}
     parameters = {"organization_id": organization_id, "customer_ids": "\t".join(customer_ids), "events": events}
     cursor = await connection.execute(_LARGE, parameters)
     return {customer_id for (customer_id,) in await cursor.fetchall()}
@@ -80,7 +110,7 @@ async def counted_groups(
         return {}
     kind = _kind(targets[0], keys)
     numbers = range(len(keys))
-    query = _COUNTED.format(
+    query = (_COUNTED_JOINED if on_cluster(connection) else _COUNTED).format(
         source=source,
         tally=tally_columns(kind),
         group_values="".join(f", {group_value(number)}" for number in numbers),
@@ -89,6 +119,7 @@ async def counted_groups(
         group_by="GROUP BY " + ", ".join(str(_FIRST_GROUP_COLUMN + number) for number in numbers)
         if keys
         else "HAVING count(*) > 0",
+        further=further_columns(keys),
     )
     periods = [target.cycle.period_at(now) for target in targets]
     cursor = await connection.execute(
@@ -96,6 +127,7 @@ async def counted_groups(
         {
             "organization_id": organization_id,
             "customer_ids": "\t".join([target.customer_id for target in targets]),
+            "all_customer_ids": sorted({target.customer_id for target in targets}),
             "subscription_ids": "\t".join([target.subscription_id or "" for target in targets]),
             "starts": "\t".join([period.start.isoformat() for period in periods]),
             "ends": "\t".join([period.end.isoformat() for period in periods]),

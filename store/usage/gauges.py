@@ -10,6 +10,7 @@ from uuid import UUID
 from evaluator.amounts import ZERO
 from evaluator.gauges import Gauge
 from store.postgres.database import Cursor, DriverConnection
+from store.postgres.distributed import Forms
 from store.postgres.json_rows import json_rows
 
 NEVER_EVALUATED = -1  # the rules_epoch of a gauge that was inserted and is not evaluated yet
@@ -63,17 +64,18 @@ class Moved:
 # A column is empty where it says nothing: highs and lows where all gauges only rise, required epochs where they are
 # all `most_required`. `candidate` has few of the gauges then, and all that must be evaluated: only these are compared
 # with their own row of the input.
-_MOVE = """
-WITH input AS (
+_INPUT = """
     SELECT * FROM unnest(
         string_to_array(%(customer_ids)s, E'\t'), string_to_array(%(gauge_ids)s, E'\t')::uuid[],
         string_to_array(%(totals)s, E'\t')::numeric[], string_to_array(%(highs)s, E'\t')::numeric[],
         string_to_array(%(lows)s, E'\t')::numeric[], string_to_array(%(required_epochs)s, E'\t')::bigint[]
     ) WITH ORDINALITY AS i (customer_id, gauge_id, total, high, low, required_epoch, position)
-), moved AS (
+"""
+_MOVE_INPUT = """
+WITH {ctes}moved AS (
     INSERT INTO gauge AS g (organization_id, customer_id, gauge_id, value, rules_epoch, update_time)
     SELECT %(organization_id)s, customer_id, gauge_id, total, -1, %(now)s
-    FROM input ORDER BY customer_id COLLATE "C", gauge_id
+    FROM {input} ORDER BY customer_id COLLATE "C", gauge_id
     ON CONFLICT (organization_id, customer_id, gauge_id)
         DO UPDATE SET value = g.value + excluded.value, update_time = excluded.update_time
     RETURNING gauge_id, value, trip_above, trip_below, rules_epoch, scale
@@ -83,13 +85,19 @@ WITH input AS (
         OR value - %(most_total)s::numeric <= trip_below
 )
 SELECT i.position, m.value, m.rules_epoch, m.scale, is_stale, has_tripped
-FROM candidate m JOIN input i USING (gauge_id), LATERAL (
+FROM candidate m JOIN {input_again} i USING (gauge_id), LATERAL (
     SELECT m.rules_epoch < coalesce(i.required_epoch, %(most_required)s),
         coalesce(m.value - i.total + coalesce(i.high, i.total) >= m.trip_above, false)
         OR coalesce(m.value - i.total + coalesce(i.low, 0) <= m.trip_below, false)
 ) AS c (is_stale, has_tripped)
 WHERE %(return_all)s OR is_stale OR has_tripped
 """
+# On a cluster, Citus sends the rows of a CTE that an INSERT reads to all nodes, which makes each of them a participant
+# of the commit. So the input is read twice there.
+_MOVE = Forms(
+    _MOVE_INPUT.format(ctes=f"input AS ({_INPUT}), ", input="input", input_again="input").encode(),
+    _MOVE_INPUT.format(ctes="", input=f"({_INPUT}) AS input", input_again=f"({_INPUT})").encode(),
+)
 
 
 async def move(
@@ -108,7 +116,7 @@ async def send_move(
     """Sends the statement of `move`; `moved` reads its result."""
     bounds, epochs = moves.bounds, set(moves.required_epochs)
     return await connection.execute(
-        _MOVE,
+        _MOVE.on(connection),
         {
             "organization_id": organization_id,
             "customer_ids": "\t".join(moves.customer_ids),

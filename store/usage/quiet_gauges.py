@@ -7,6 +7,7 @@ from decimal import Decimal
 
 from evaluator.gauges import Gauge, Measure
 from store.postgres.database import DriverConnection
+from store.postgres.distributed import on_cluster
 
 
 @dataclass(frozen=True)
@@ -130,8 +131,11 @@ async def settle(
 ) -> set[str]:
     """Notes that the quiet gauges of these customers are evaluated at `epoch`.
 
-    Returns those of the customers for which the alert is evaluated now, or was evaluated before.
+    Returns those of the customers for which the alert is evaluated now, or was evaluated before. On a cluster, these
+    are none: the statement reads tables that lie apart. Then the alert is evaluated on each of the customers.
     """
+    if on_cluster(connection):
+        return set()
     cursor = await connection.execute(
         _SETTLE,
         {

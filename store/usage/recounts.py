@@ -16,6 +16,7 @@ from evaluator.gauges import Gauge
 from evaluator.prices import PriceFilter
 from evaluator.raw_events import RawEvents
 from store.postgres.database import DriverConnection
+from store.postgres.distributed import on_cluster
 from store.tables import event_key
 from store.usage import contract_conditions, metric_conditions, price_conditions
 
@@ -106,6 +107,14 @@ SELECT i.position, r.* FROM {passes}, LATERAL (
 """
 _FIRST_GROUP_COLUMN = 5  # of the inner SELECT
 
+# The same on a cluster, where no subquery can depend on a row of the input. A pass without events has no row.
+_RECOUNT_JOINED = """
+SELECT i.position, {tally}{group_values}
+FROM {passes} JOIN {source} e ON {conditions}
+WHERE e.customer_id = ANY(%(all_customer_ids)s::text[])
+GROUP BY e.customer_id, i.position{further}
+"""
+
 # Stores the values that UNIQUE_COUNT gauges have counted.
 _RECOUNT_VALUES = """
 INSERT INTO unique_value (organization_id, customer_id, gauge_id, value)
@@ -173,8 +182,9 @@ async def _tallies(
     """The tally of each gauge over the rows of EVENTS or HELD, and the number of these rows."""
     results: list[tuple[Tally, int]] = [(Tally(), 0) for _ in recounts]  # one tally each: callers add to them
     for kind, passes in _passes(recounts).items():
-        statement = _recount_statement(kind, source)
-        cursor = await connection.execute(statement.encode(), _parameters(organization_id, kind, passes))
+        statement = _recount_statement(kind, source, joined=on_cluster(connection))
+        parameters = _parameters(organization_id, kind, passes)
+        cursor = await connection.execute(statement.encode(), parameters)
         for position, total, events, latest, latest_id, *values in await cursor.fetchall():
             index = passes[position - 1].indexes.get(tuple(values))
             if index is not None:  # a pass can count each value of a group, but not all combinations of them
@@ -227,8 +237,17 @@ def _passes(recounts: Sequence[Recount]) -> dict[StatementKind, list[_Pass]]:
     return {kind: list(of_kind.values()) for kind, of_kind in found.items()}
 
 
-def _recount_statement(kind: StatementKind, source: str) -> str:
+def _recount_statement(kind: StatementKind, source: str, *, joined: bool) -> str:
     numbers = range(len(kind.keys))
+    if joined:
+        return _RECOUNT_JOINED.format(
+            source=source,
+            passes=_passes_as_rows(len(kind.keys)),
+            tally=tally_columns(kind),
+            group_values="".join(f", {group_value(number)}" for number in numbers),
+            conditions=_conditions_of_pass(kind),
+            further=further_columns(kind.keys),
+        )
     columns = ", ".join(str(_FIRST_GROUP_COLUMN + number) for number in numbers)
     return _RECOUNT.format(
         source=source,
@@ -238,6 +257,11 @@ def _recount_statement(kind: StatementKind, source: str) -> str:
         conditions=_conditions_of_pass(kind),
         group_by=f"GROUP BY {columns}" if columns else "",
     )
+
+
+def further_columns(keys: Sequence[str]) -> str:
+    """The columns of group values, which follow those of a row `i.position` and its tally, for GROUP BY."""
+    return "".join(f", {_FIRST_GROUP_COLUMN + 1 + number}" for number in range(len(keys)))
 
 
 def tally_columns(kind: StatementKind) -> str:
@@ -263,6 +287,7 @@ def _parameters(organization_id: int, kind: StatementKind, passes: Sequence[_Pas
     return {
         "organization_id": organization_id,
         "customer_ids": "\t".join([gauge.customer_id for gauge in gauges]),
+        "all_customer_ids": sorted({gauge.customer_id for gauge in gauges}),
         "subscription_ids": "\t".join([gauge.subscription_id or "" for gauge in gauges]),
         "names": "\t".join([gauge.measure.currency or gauge.measure.metric_id or "" for gauge in gauges]),
         "starts": "\t".join([gauge.period.start.isoformat() for gauge in gauges]),

@@ -77,7 +77,7 @@ GROUP BY interval
 
 _COUNT = """
 SELECT count(*) FROM (
-    SELECT FROM event e
+    SELECT 1 FROM event e
     WHERE {of_customer} AND e.event_time >= %(start)s AND e.event_time < %(end)s{sample}
     LIMIT %(limit)s
 ) AS probed

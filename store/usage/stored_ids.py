@@ -6,13 +6,16 @@ from datetime import datetime
 from store.postgres.database import Cursor, DriverConnection
 from store.tables import event_key
 
-# One probe of the index of a partition for each. Columns come as text with tabs between the values.
+# One probe of the index of a partition for each. Columns come as text with tabs between the values. Citus takes the
+# columns of the function for text, unless it is in a subquery.
 _READ = f"""
 SELECT e.customer_id, e.event_id
-FROM unnest(
-    string_to_array(%(customer_ids)s, E'\t'), string_to_array(%(event_ids)s, E'\t'),
-    string_to_array(%(times)s, E'\t')::timestamptz[]
-) AS i (customer_id, event_id, event_time)
+FROM (
+    SELECT * FROM unnest(
+        string_to_array(%(customer_ids)s, E'\t'), string_to_array(%(event_ids)s, E'\t'),
+        string_to_array(%(times)s, E'\t')::timestamptz[]
+    ) AS i (customer_id, event_id, event_time)
+) AS i
 JOIN event e ON {event_key.of_event("%(organization_id)s", "i.customer_id", "i.event_id")}
     AND e.event_time >= date_trunc('month', i.event_time, 'UTC')
     AND e.event_time < date_trunc('month', i.event_time, 'UTC') + interval '1 month'

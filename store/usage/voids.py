@@ -6,7 +6,9 @@ from typing import Any
 
 from evaluator.events import UsageEvent
 from evaluator.voids import EventKey
-from store.postgres.database import Connection, DriverConnection, driver
+from store.postgres.database import Connection, DriverConnection, Row, driver
+from store.postgres.distributed import on_cluster
+from store.postgres.pipelines import fetched_each
 from store.tables import event_key
 
 # The events that the keys name, as rows `i`.
@@ -33,6 +35,19 @@ FOR UPDATE OF e
 """
 _READ = _LOCK.replace("FOR UPDATE OF e", "")
 
+# Locks the events of one key: on a cluster, a lock of rows names the customer.
+_LOCK_ONE = f"""
+SELECT %(position)s::bigint, e.event_id, e.customer_id, e.event_time, e.metric_id, e.quantity,
+       e.subscription_id, e.cost, e.currency, e.properties, e.event_name
+FROM event e
+WHERE {event_key.of_event("%(organization_id)s", "%(customer_id)s", "%(event_id)s")} AND (
+    %(time)s::timestamptz IS NULL
+    OR e.event_time >= date_trunc('month', %(time)s::timestamptz, 'UTC')
+    AND e.event_time < date_trunc('month', %(time)s::timestamptz, 'UTC') + interval '1 month'
+)
+ORDER BY e.event_time FOR UPDATE OF e
+"""
+
 
 async def read(
     connection: DriverConnection, organization_id: int, keys: Sequence[EventKey]
@@ -48,15 +63,32 @@ async def lock(
 
     A key without a time reads one row of each month that is kept.
     """
-    return await _events(connection, _LOCK, organization_id, keys)
+    if not on_cluster(connection):
+        return await _events(connection, _LOCK, organization_id, keys)
+    in_order = sorted(enumerate(keys, start=1), key=lambda one: (one[1].customer_id, one[1].event_id))
+    each = [
+        {
+            "position": position,
+            "organization_id": organization_id,
+            "customer_id": key.customer_id,
+            "event_id": key.event_id,
+            "time": key.event_time,
+        }
+        for position, key in in_order
+    ]
+    return _by_index(await fetched_each(connection, _LOCK_ONE.encode(), each))
 
 
 async def _events(
     connection: DriverConnection, statement: str, organization_id: int, keys: Sequence[EventKey]
 ) -> dict[int, list[UsageEvent]]:
     cursor = await connection.execute(statement.encode(), _parameters(organization_id, keys))
+    return _by_index(await cursor.fetchall())
+
+
+def _by_index(rows: Sequence[Row]) -> dict[int, list[UsageEvent]]:
     found: dict[int, list[UsageEvent]] = {}
-    for position, *columns in await cursor.fetchall():
+    for position, *columns in rows:
         event = UsageEvent(*columns)
         event = event._replace(metric_id=event.metric_id or "", properties=event.properties or {})
         found.setdefault(position - 1, []).append(event)

@@ -10,6 +10,7 @@ from evaluator.periods import Period
 from runtime.turns import Slices
 from store.alerts.state_json import state_from_json
 from store.postgres.database import Connection, driver
+from store.postgres.distributed import Forms, on_cluster
 from store.views import alarm_candidates
 from store.views.alarm_candidates import AlarmFilter, Position, formatted, parameters_of
 from store.views.customer_gauges import ShownState, StoredGauge, decoded
@@ -67,7 +68,7 @@ WHERE s.organization_id = %(organization_id)s AND s.reached <> '{}'::jsonb
     AND (a.scope NOT IN ('PLAN', 'CUSTOMER_PLAN')
         OR CASE WHEN g.subscription_id IS NULL THEN c.plan_id ELSE u.plan_id END = a.plan_id)
     AND NOT EXISTS (
-        SELECT FROM alert_exclusion e
+        SELECT 1 FROM alert_exclusion e
         WHERE e.organization_id = s.organization_id AND e.customer_id = s.customer_id AND e.alert_id = s.alert_id
             AND (e.subscription_id = '' OR e.subscription_id = g.subscription_id)
     )
@@ -87,6 +88,16 @@ JOIN alert_state s
 """
     + _BELONGS
 )
+# On a cluster, alerts lie apart: those of the page are found before, and sent to the nodes of the states.
+_COMPARED_APART = f"""
+WITH own AS MATERIALIZED (
+    SELECT * FROM alert
+    WHERE organization_id = %(organization_id)s AND alert_id = ANY(string_to_array(%(alert_ids)s, E'\t'))
+)
+{_COMPARED.replace("JOIN alert a", "JOIN own a")}
+    AND s.customer_id = ANY(string_to_array(%(customer_ids)s, E'\t'))
+"""
+_COMPARED_FORMS = Forms(_COMPARED.encode(), _COMPARED_APART.encode())
 
 
 async def page(
@@ -108,7 +119,7 @@ async def page(
     chunk = max(limit, CHUNK)
     positions = await alarm_candidates.read(raw, organization_id, alarm_filter, now, after, chunk)
     rows = await raw.execute(
-        _COMPARED,
+        _COMPARED_FORMS.on(raw),
         {
             "organization_id": organization_id,
             "now": now,
@@ -153,7 +164,7 @@ WITH candidate AS MATERIALIZED (
     SELECT a.alert_id, a.name, a.visit_after, a.reset_version,
         CASE WHEN a.scope IN ('PLAN', 'CUSTOMER_PLAN') THEN a.plan_id END AS plan_id,
         EXISTS (
-            SELECT FROM alert_exclusion e
+            SELECT 1 FROM alert_exclusion e
             WHERE e.organization_id = %(organization_id)s AND e.alert_id = a.alert_id
         ) AS is_excluded
     FROM alert a
@@ -177,7 +188,7 @@ WHERE (a.plan_id IS NULL OR a.plan_id = CASE
                 AND u.subscription_id = g.subscription_id
         ) END)
     AND NOT (a.is_excluded AND EXISTS (
-        SELECT FROM alert_exclusion e
+        SELECT 1 FROM alert_exclusion e
         WHERE e.organization_id = %(organization_id)s AND e.customer_id = s.customer_id AND e.alert_id = s.alert_id
             AND (e.subscription_id = '' OR e.subscription_id = g.subscription_id)
     ))
@@ -186,9 +197,48 @@ ORDER BY 3 DESC, 1
 LIMIT %(alerts)s
 """
 
+# On a cluster, states and alerts are found one after the other, and sent to the nodes of the gauges.
+_TOTALS_APART = """
+WITH candidate AS MATERIALIZED (
+    SELECT s.customer_id, s.gauge_id, s.alert_id, s.alert_version
+    FROM alert_state s
+    WHERE s.organization_id = %(organization_id)s AND s.period_end > %(now)s AND s.reached <> '{}'::jsonb
+        AND {filter}
+    LIMIT %(most)s
+), of_alert AS MATERIALIZED (
+    SELECT a.alert_id, a.name, a.visit_after, a.reset_version,
+        CASE WHEN a.scope IN ('PLAN', 'CUSTOMER_PLAN') THEN a.plan_id END AS plan_id
+    FROM alert a
+    WHERE a.organization_id = %(organization_id)s AND a.state = 'ACTIVE'
+        AND a.alert_id IN (SELECT alert_id FROM candidate)
+), counted AS MATERIALIZED (
+    SELECT count(*) = %(most)s AS is_full FROM candidate
+)
+SELECT a.alert_id, a.name, count(*), count(DISTINCT g.customer_id), a.visit_after IS NOT NULL, counted.is_full
+FROM gauge g
+JOIN candidate s ON s.customer_id = g.customer_id AND s.gauge_id = g.gauge_id
+JOIN of_alert a ON a.alert_id = s.alert_id AND s.alert_version >= a.reset_version
+    AND (a.visit_after IS NULL OR a.visit_after >= s.customer_id)
+CROSS JOIN counted
+LEFT JOIN customer c ON c.organization_id = g.organization_id AND c.customer_id = g.customer_id
+LEFT JOIN subscription u ON u.organization_id = g.organization_id AND u.customer_id = g.customer_id
+    AND u.subscription_id = g.subscription_id
+WHERE g.organization_id = %(organization_id)s AND g.period_start <= %(now)s AND g.period_end > %(now)s
+    AND (a.plan_id IS NULL
+        OR a.plan_id = CASE WHEN g.subscription_id IS NULL THEN c.plan_id ELSE u.plan_id END)
+    AND NOT EXISTS (
+        SELECT 1 FROM alert_exclusion e
+        WHERE e.organization_id = g.organization_id AND e.customer_id = g.customer_id AND e.alert_id = a.alert_id
+            AND (e.subscription_id = '' OR e.subscription_id = g.subscription_id)
+    )
+GROUP BY a.alert_id, a.name, a.visit_after, counted.is_full
+ORDER BY 3 DESC, 1
+LIMIT %(alerts)s
+"""
+
 _CUSTOMERS = """
 SELECT count(*) FROM (
-    SELECT FROM customer s WHERE s.organization_id = %(organization_id)s AND {filter} LIMIT %(most)s
+    SELECT 1 FROM customer s WHERE s.organization_id = %(organization_id)s AND {filter} LIMIT %(most)s
 ) known
 """
 
@@ -201,7 +251,8 @@ async def totals(connection: Connection, organization_id: int, alarm_filter: Ala
         "most": MAX_COUNTED,
         "alerts": MAX_ALERTS_COUNTED + 1,
     }
-    rows = await (await raw.execute(formatted(_TOTALS, alarm_filter), parameters)).fetchall()
+    statement = _TOTALS_APART if on_cluster(raw) else _TOTALS
+    rows = await (await raw.execute(formatted(statement, alarm_filter), parameters)).fetchall()
     customers = formatted(_CUSTOMERS, AlarmFilter(alarm_filter.customer_ids))
     counted = await (await raw.execute(customers, parameters)).fetchone()
     assert counted is not None, "a count is one row"
@@ -213,7 +264,7 @@ async def totals(connection: Connection, organization_id: int, alarm_filter: Ala
 
 
 # Gives states that a server of the version before wrote the ends of their gauges' periods.
-_COMPLETE = """
+_COMPLETE_SOME = """
 WITH incomplete AS (
     SELECT s.organization_id, s.customer_id, s.gauge_id, s.alert_id
     FROM alert_state s
@@ -228,22 +279,36 @@ JOIN gauge g
 WHERE s.organization_id = i.organization_id AND s.customer_id = i.customer_id AND s.gauge_id = i.gauge_id
     AND s.alert_id = i.alert_id
 """
+# On a cluster, rows of several customers cannot be locked before: all at once, with a wait for those that are locked.
+_COMPLETE_ALL = """
+UPDATE alert_state s SET period_end = g.period_end
+FROM gauge g
+WHERE g.organization_id = s.organization_id AND g.customer_id = s.customer_id AND g.gauge_id = s.gauge_id
+    AND s.organization_id = %(organization_id)s AND s.period_end = 'infinity' AND s.reached <> '{}'::jsonb
+"""
+_COMPLETE = Forms(_COMPLETE_SOME.encode(), _COMPLETE_ALL.encode())
 
 
-_INCOMPLETE = """
+_PROBE_OF_EACH = """
 SELECT o.organization_id FROM organization o
 WHERE EXISTS (
-    SELECT FROM alert_state s
+    SELECT 1 FROM alert_state s
     WHERE s.organization_id = o.organization_id AND s.period_end = 'infinity' AND s.reached <> '{}'::jsonb
 )
 ORDER BY o.organization_id
 """
+# On a cluster, organizations lie apart from states: one pass over the index of states in alarm.
+_OF_STATES = """
+SELECT DISTINCT organization_id FROM alert_state
+WHERE period_end = 'infinity' AND reached <> '{}'::jsonb ORDER BY organization_id
+"""
+_INCOMPLETE = Forms(_PROBE_OF_EACH.encode(), _OF_STATES.encode())
 
 
 async def organizations_to_complete(connection: Connection) -> list[int]:
     """The organizations with states for `complete`: one probe of an index for each organization."""
     raw = await driver(connection)
-    return [row[0] for row in await (await raw.execute(_INCOMPLETE)).fetchall()]
+    return [row[0] for row in await (await raw.execute(_INCOMPLETE.on(raw))).fetchall()]
 
 
 async def complete(connection: Connection, organization_id: int, limit: int) -> int:
@@ -252,5 +317,5 @@ async def complete(connection: Connection, organization_id: int, limit: int) -> 
     It skips locked rows: the evaluation that holds the lock writes period_end itself.
     """
     raw = await driver(connection)
-    cursor = await raw.execute(_COMPLETE, {"organization_id": organization_id, "limit": limit})
+    cursor = await raw.execute(_COMPLETE.on(raw), {"organization_id": organization_id, "limit": limit})
     return cursor.rowcount

@@ -9,6 +9,7 @@ from evaluator.aggregation import Aggregation
 from evaluator.amounts import ZERO
 from evaluator.gauges import Gauge
 from store.postgres.database import Connection, DriverConnection, driver
+from store.postgres.distributed import Forms
 from store.rules import routing_facts
 from store.usage.recounts import Recount, held_amounts
 from store.views.customer_alerts import CustomerAlert
@@ -19,16 +20,22 @@ MOST_GAUGES = 1_000  # of a customer
 MOST_PASSES = 100  # for a customer
 
 # How many open reservations customers have, each up to one more than are read.
-_COUNT = """
+_COUNT_OF_EACH = """
 SELECT i.customer_id, c.number
 FROM unnest(%(customer_ids)s::text[]) AS i (customer_id) CROSS JOIN LATERAL (
     SELECT count(*) FROM (
-        SELECT FROM reservation
+        SELECT 1 FROM reservation
         WHERE organization_id = %(organization_id)s AND customer_id = i.customer_id COLLATE "C" AND state = 'OPEN'
         LIMIT %(most)s + 1
     ) AS found
 ) AS c (number)
 """
+_COUNT_TOGETHER = """
+SELECT customer_id, count(*) FROM reservation
+WHERE organization_id = %(organization_id)s AND customer_id = ANY(%(customer_ids)s) AND state = 'OPEN'
+GROUP BY customer_id
+"""
+_COUNT = Forms(_COUNT_OF_EACH.encode(), _COUNT_TOGETHER.encode())
 
 
 class Held(NamedTuple):
@@ -82,8 +89,8 @@ async def _read(
     raw: DriverConnection, organization_id: int, wanted: Mapping[str, Iterable[Gauge]]
 ) -> dict[Gauge, Held]:
     parameters = {"organization_id": organization_id, "customer_ids": list(wanted), "most": MOST_RESERVATIONS}
-    cursor = await raw.execute(_COUNT, parameters)
-    numbers: dict[str, int] = dict(await cursor.fetchall())
+    cursor = await raw.execute(_COUNT.on(raw), parameters)
+    numbers: dict[str, int] = {**dict.fromkeys(wanted, 0), **dict(await cursor.fetchall())}
     gauges = [gauge for one, own in wanted.items() if numbers[one] <= MOST_RESERVATIONS for gauge in own]
     metric_ids = {gauge.measure.metric_id for gauge in gauges if gauge.measure.metric_id is not None}
     metrics = {one.metric_id: one for one in await routing_facts.metrics(raw, organization_id, sorted(metric_ids))}

@@ -9,9 +9,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from threading import Thread
 
-import psycopg
-from sqlalchemy import make_url
-
 from engine.upkeep import Upkeep
 from runtime.clock import ManualClock
 from runtime.configuration import Configuration
@@ -19,8 +16,8 @@ from store import embedded
 from store.embedded import binaries, cluster
 from store.embedded.layout import Layout
 from store.embedded.server_user import server_user
-from store.migrate import migrate
 from store.postgres.database import Database
+from tests.support.postgres.nodes import Nodes, workers
 
 _TEMPLATE = "tidemark_template"
 
@@ -35,7 +32,8 @@ FOR_TESTS = ("fsync=off", "full_page_writes=off", "max_wal_size=256MB", "shared_
 class Template:
     """A migrated database, the template of other databases.
 
-    Uses TIDEMARK_TEST_DATABASE_URL when it is set (a superuser's URL), and the embedded server otherwise.
+    Uses TIDEMARK_TEST_DATABASE_URL when it is set (a superuser's URL), and the embedded server otherwise; see
+    `tests.support.postgres.nodes` for a cluster.
     """
 
     def __init__(self, directory: Path, server_url: str | None = None) -> None:
@@ -45,13 +43,12 @@ class Template:
         self._embedded = not given
         if self._embedded:
             _make_cluster(directory)
-        self._server_url = given or embedded.start(directory)
-        # One connection for all tests: a new one costs as much as a fourth of a new database.
-        self._connection = psycopg.connect(self._server_url, autocommit=True)
+        # Its connections serve all tests: a new one costs as much as a fourth of a new database.
+        self.nodes = Nodes(given or embedded.start(directory), workers() if given else [])
         self._name = f"{_TEMPLATE}_{os.getpid()}"
-        self._execute(f"CREATE DATABASE {self._name}")
-        migrate(self._url(self._name))
         self._copies: list[str] = []
+        self.nodes.execute(f"CREATE DATABASE {self._name}")
+        self.nodes.migrate(self._name)
         self._copy(f"{self._name}_months", self._name)
         # In a thread: pytest-asyncio owns the event loop of this thread.
         thread = Thread(target=asyncio.run, args=[_make_months(self._url(f"{self._name}_months"))])
@@ -73,7 +70,7 @@ class Template:
             yield self._url(name)
         finally:
             self._copies.remove(name)
-            self._execute(f"DROP DATABASE {name} WITH (FORCE)")
+            self.nodes.drop(name)
 
     def _make(self, months: bool) -> str:
         name = f"tidemark_test_{os.getpid()}_{next(self._numbers)}"
@@ -81,22 +78,18 @@ class Template:
         return name
 
     def _copy(self, name: str, template: str) -> None:
-        # FILE_COPY clones a small template faster than the default, which logs every block.
-        self._execute(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY FILE_COPY")
+        self.nodes.copy(name, template)
         self._copies.append(name)
 
     def close(self) -> None:
         """Drops the databases on a server that keeps running; the embedded server is deleted with its directory."""
         if not self._embedded:
             for name in [*self._copies, self._name]:
-                self._execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
-        self._connection.close()
+                self.nodes.drop(name)
+        self.nodes.close()
 
     def _url(self, name: str) -> str:
-        return make_url(self._server_url).set(database=name).render_as_string(hide_password=False)
-
-    def _execute(self, statement: str) -> None:
-        self._connection.execute(statement.encode())
+        return self.nodes.urls_of(name)[0]
 
 
 def _make_cluster(directory: Path) -> None:

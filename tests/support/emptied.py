@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Iterator
 
 import psycopg
 import pytest
+from sqlalchemy import make_url
 
 from store.postgres.database import Database
 from tests.support.databases import Template
@@ -19,10 +20,12 @@ from tests.support.server.sharing import has_own_database
 _KEPT = ("alembic_version", "schema_compatibility")
 _LOCK_TIMEOUT = "30s"  # for a test that leaves a transaction open
 
+# On the nodes of a cluster, Citus hides the tables of shards.
 _EMPTY = f"""
 DO $$
 DECLARE name regclass;
 BEGIN
+    PERFORM set_config('citus.override_table_visibility', 'off', true);
     SET LOCAL lock_timeout = '{_LOCK_TIMEOUT}';
     SET LOCAL session_replication_role = replica; -- the order of foreign keys does not matter
     FOR name IN
@@ -39,26 +42,29 @@ $$
 
 
 class EmptiedDatabase:
-    """A database, and a connection that empties it."""
+    """A database, and connections to its nodes that empty it."""
 
-    def __init__(self, url: str) -> None:
-        self.url = url
-        self._connection = psycopg.connect(url, autocommit=True)
+    def __init__(self, urls: list[str]) -> None:
+        """`urls`: of the database on each node; one if the tests run on one server."""
+        self.url = urls[0]
+        self._connections = [psycopg.connect(url, autocommit=True) for url in urls]
 
     def empty(self) -> None:
         """Deletes all rows, and sets the sequences back."""
-        self._connection.execute(_EMPTY)
+        for connection in self._connections:
+            connection.execute(_EMPTY)
 
     def close(self) -> None:
-        """Closes the connection."""
-        self._connection.close()
+        """Closes the connections."""
+        for connection in self._connections:
+            connection.close()
 
 
 @pytest.fixture(scope="module")
 def emptied_database(template: Template) -> Iterator[EmptiedDatabase]:
     """The module's database, which `database_url` empties after each test."""
     with template.lent_database() as url:
-        database = EmptiedDatabase(url)
+        database = EmptiedDatabase(template.nodes.urls_of(str(make_url(url).database)))
         yield database
         database.close()
 

@@ -10,6 +10,7 @@ from engine.changes.groups import ChangeGroups
 from engine.changes.open_change import OpenChange
 from store.postgres.database import Connection, Database
 from tests.support.change_groups import Refused, plan, plans, store_plan
+from tests.support.postgres.lock_waits import WAITING_SESSIONS
 from tests.support.usage.caller import until
 from tests.support.waiting import within
 
@@ -82,8 +83,6 @@ async def test_a_late_change_that_fails_leaves_the_others_of_its_group(
 async def is_waiting(database: Database) -> bool:
     """Whether a session waits for a lock."""
     async with database.raw_transaction() as connection:
-        cursor = await connection.execute(
-            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
-        )
+        cursor = await connection.execute(WAITING_SESSIONS.encode())
         row = await cursor.fetchone()
     return row is not None and row[0] > 0

@@ -12,6 +12,7 @@ from generated.tidemark.v1.account_service_pb2_grpc import AccountServiceStub
 from generated.tidemark.v1.alert_service_pb2 import EvaluateUsageBatchRequest
 from generated.tidemark.v1.alert_service_pb2_grpc import AlertServiceStub
 from runtime.clock import ManualClock
+from tests.support.postgres.lock_waits import SESSIONS
 from tests.support.usage.caller import Caller, calling, ingest_held, until, waiting_for_locks
 from tests.support.usage.organizations import organization
 
@@ -65,7 +66,7 @@ async def test_usage_is_accepted_once_when_its_lock_wait_outlasts_one_attempt(
 
             async def tried_twice() -> bool:
                 cursor = await look.execute(
-                    "SELECT xact_start FROM pg_stat_activity"
+                    f"SELECT xact_start FROM {SESSIONS}"
                     " WHERE datname = current_database() AND wait_event_type = 'Lock'"
                 )
                 seen.update(await cursor.fetchall())

@@ -15,6 +15,7 @@ from store.usage import partly_stored
 from store.usage.events import DuplicateEvents
 from store.usage.partly_stored import PartlyStored
 from tests.support.databases import NOON
+from tests.support.postgres.lock_waits import WAITING_SESSIONS
 from tests.support.usage.caller import until
 
 COPIED, INSERTED = 40, 10  # events of one COPY and of one INSERT in these tests
@@ -150,10 +151,7 @@ async def _waits_for_a_lock(database: Database) -> None:
     async def waiting() -> bool:
         # A transaction of its own: within one, PostgreSQL shows the same activity again.
         async with database.raw_transaction() as connection:
-            cursor = await connection.execute(
-                "SELECT count(*) FROM pg_stat_activity"
-                " WHERE datname = current_database() AND wait_event_type = 'Lock'"
-            )
+            cursor = await connection.execute(WAITING_SESSIONS.encode())
             return bool((await cursor.fetchall())[0][0])
 
     await until(waiting)

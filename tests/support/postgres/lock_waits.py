@@ -6,11 +6,13 @@ from typing import Any
 from sqlalchemy import text
 
 from store.postgres.database import Database
+from tests.support.postgres.nodes import workers
 from tests.support.waiting import within
 
-_WAITING = text(
-    "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
-)
+# The sessions of all nodes: on a cluster, it is a worker that waits for the lock of a row.
+SESSIONS = "citus_stat_activity" if workers() else "pg_stat_activity"
+WAITING_SESSIONS = f"SELECT count(*) FROM {SESSIONS} WHERE datname = current_database() AND wait_event_type = 'Lock'"
+_WAITING = text(WAITING_SESSIONS)
 
 
 async def until_it_waits_for_a_lock(database: Database, task: "asyncio.Task[Any]") -> None:

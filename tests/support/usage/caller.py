@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import datetime
@@ -28,6 +29,7 @@ from runtime.configuration import Configuration
 from server.calls.validation import to_timestamp
 from server.limits import DEFAULT_SERVER_LIMITS, ServerLimits
 from store.postgres.database import Database
+from tests.support.postgres.lock_waits import WAITING_SESSIONS
 from tests.support.schemas import check_body
 from tests.support.server.running import UNARY_DEADLINE, Running, running
 from tests.support.usage.alerts import (
@@ -215,13 +217,15 @@ class Caller:
         Checks that each is in the outbox exactly once and conforms to the schema of its type.
         """
         rows = await self.rows(
-            "SELECT customer_id, notification_id, alert_id, sequence, event_type, body,"
-            " (SELECT count(*) FROM outbox o WHERE o.notification_id = n.notification_id"
-            "  AND o.organization_id = n.organization_id AND o.customer_id = n.customer_id)"
-            " FROM notification n WHERE organization_id = %(organization_id)s"
+            "SELECT customer_id, notification_id, alert_id, sequence, event_type, body FROM notification"
+            " WHERE organization_id = %(organization_id)s"
             " ORDER BY customer_id, create_time, alert_id, gauge_id, sequence"
         )
-        assert all(row[6] == 1 for row in rows)
+        outbox = await self.rows(
+            "SELECT customer_id, notification_id FROM outbox WHERE organization_id = %(organization_id)s"
+        )
+        times = Counter((customer_id, notification_id) for customer_id, notification_id in outbox)
+        assert all(times[row[0], row[1]] == 1 for row in rows)
         stored = [Stored(row[0], row[1], row[2], row[3], row[4], json.loads(row[5])) for row in rows]
         for one in stored:
             check_body(one.body)
@@ -334,9 +338,7 @@ async def waiting_for_locks(caller: Caller, number: int = 1) -> None:
     """Waits until that number of connections to the database wait for a lock."""
 
     async def waiting() -> bool:
-        [[found]] = await caller.rows(
-            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
-        )
+        [[found]] = await caller.rows(WAITING_SESSIONS)
         return int(found) >= number
 
     await until(waiting)

@@ -1,0 +1,74 @@
+"""Whether the tables of customers are distributed over the workers of a Citus cluster, and statements for either.
+
+Most statements have one form, which is right and as fast as possible in both cases. Where they differ, `Forms` has
+both: the same rows, found in another way. Each new connection of a pool asks once (`store.postgres.sessions`). One
+that asked before the tables were distributed keeps the form for one PostgreSQL, so no server may run while
+`tidemark migrate --citus` distributes them.
+"""
+
+from dataclasses import dataclass
+
+import psycopg
+from sqlalchemy import Connection, text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from store.postgres.pooled_connection import PooledConnection, Row
+from store.tables.placement import ANCHOR
+
+# The catalogue of Citus exists only where its extension was created, and a statement that names it fails elsewhere.
+HAS_CITUS = "to_regclass('pg_catalog.pg_dist_partition') IS NOT NULL"
+_IS_DISTRIBUTED = (
+    "SELECT EXISTS (SELECT FROM pg_catalog.pg_dist_partition"
+    f" WHERE logicalrelid = to_regclass('{ANCHOR}') AND partmethod = 'h')"
+)
+
+
+@dataclass(frozen=True)
+class Forms:
+    """A statement in two forms with the same parameters and results.
+
+    plain: for one PostgreSQL. cluster: for distributed tables; it is right on one PostgreSQL, too.
+    """
+
+    plain: bytes
+    cluster: bytes
+
+    @classmethod
+    def naming_shards(cls, statement: str, customer_ids: str) -> "Forms":
+        """A statement about several customers, which on a cluster says of which.
+
+        Otherwise it goes to each shard. statement: with {shards} where a condition can follow others. customer_ids:
+        that condition, as "t.customer_id = ANY(%(customer_ids)s)".
+        """
+        cluster = statement.replace("{shards}", f"AND {customer_ids}")
+        return cls(statement.replace("{shards}", "").encode(), cluster.encode())
+
+    def on(self, connection: psycopg.AsyncConnection[Row]) -> bytes:
+        """The form for the database of a connection."""
+        return self.cluster if on_cluster(connection) else self.plain
+
+
+def on_cluster(connection: psycopg.AsyncConnection[Row]) -> bool:
+    """Whether the tables of customers were distributed when this connection of a pool was opened."""
+    return isinstance(connection, PooledConnection) and connection.on_cluster
+
+
+def has_citus(connection: Connection) -> bool:
+    """Whether the database has the extension Citus."""
+    return bool(connection.scalar(text(f"SELECT {HAS_CITUS}")))
+
+
+def is_distributed_now(connection: Connection) -> bool:
+    """Whether the tables of customers are distributed."""
+    return has_citus(connection) and bool(connection.scalar(text(_IS_DISTRIBUTED)))
+
+
+async def is_distributed(connection: AsyncConnection) -> bool:
+    """As `is_distributed_now`, in a transaction of a pool."""
+    return bool(await connection.run_sync(is_distributed_now))
+
+
+async def detect(connection: psycopg.AsyncConnection[Row]) -> bool:
+    """As `is_distributed_now`, on a connection of the driver to a database with the extension Citus."""
+    row = await (await connection.execute(_IS_DISTRIBUTED)).fetchone()
+    return row is not None and bool(row[0])

@@ -1,0 +1,169 @@
+"""The tables on a real cluster of Citus: how they get to their places, also with data and after a kill."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import psycopg
+import pytest
+from sqlalchemy import Connection
+
+from store.citus.distribution import distribute, placed
+from store.citus.errors import NotACluster, StillInUse
+from store.citus.nodes import Node
+from store.migrate import migrate
+from store.postgres.database import Database, sync_engine
+from store.postgres.failures import DatabaseUnavailable
+from store.tables.placement import Placement, placements
+from tests.support.databases import Template
+from tests.support.postgres.nodes import workers
+
+pytestmark = pytest.mark.skipif(
+    not workers(), reason="no cluster is named: set TIDEMARK_TEST_DATABASE_URL and TIDEMARK_TEST_CITUS_WORKERS"
+)
+
+_CUSTOMERS = 40
+_DATA = f"""
+CREATE TABLE event_2026_03 (LIKE event);
+CREATE UNIQUE INDEX event_2026_03_key ON event_2026_03 (
+    (hashtextextended(customer_id, organization_id)), (hashtextextended(event_id, organization_id))
+);
+ALTER TABLE event ATTACH PARTITION event_2026_03 FOR VALUES FROM ('2026-03-01') TO ('2026-04-01');
+INSERT INTO wallet (organization_id, customer_id) SELECT 1, 'c' || n FROM generate_series(1, {_CUSTOMERS}) AS n;
+INSERT INTO event (organization_id, customer_id, event_id, event_time, ingest_time, quantity)
+SELECT 1, 'c' || n, 'e', '2026-03-05', '2026-03-05', n FROM generate_series(1, {_CUSTOMERS}) AS n;
+INSERT INTO fact_deletion VALUES (1, 'METRIC', '', 'm', 7);
+INSERT INTO outbox (organization_id, customer_id, notification_id, event_type, condition_type, create_time)
+VALUES (1, 'c1', 'n', 't', 't', now());
+"""
+_HELD = (
+    "SELECT (SELECT count(*) FROM wallet), (SELECT sum(quantity) FROM event), (SELECT count(*) FROM fact_deletion)"
+)
+_EXPECTED = (_CUSTOMERS, _CUSTOMERS * (_CUSTOMERS + 1) // 2, 1)
+_ON_COORDINATOR = "SELECT pg_relation_size('wallet') + pg_relation_size('event_2026_03')"
+
+
+@contextmanager
+def _connected(url: str) -> Iterator[Connection]:
+    engine = sync_engine(url)
+    with engine.connect() as connection:
+        yield connection
+    engine.dispose()
+
+
+def _found(url: str) -> dict[str, Placement | None]:
+    with _connected(url) as connection:
+        return dict(placed(connection))
+
+
+def _value(url: str, statement: str) -> tuple[object, ...]:
+    with psycopg.connect(url, autocommit=True) as connection:
+        row = connection.execute(statement.encode()).fetchone()
+        assert row is not None
+        return row
+
+
+@pytest.fixture
+def undistributed(template: Template) -> Iterator[str]:
+    """The URL of a migrated database with data, on the coordinator alone, whose workers have an empty one."""
+    name = "tidemark_test_undistributed"
+    template.nodes.drop(name)
+    template.nodes.execute(f"CREATE DATABASE {name}")
+    for url in (urls := template.nodes.urls_of(name)):
+        with psycopg.connect(url, autocommit=True) as connection:
+            connection.execute("CREATE EXTENSION citus")
+    template.nodes.execute(f"ALTER DATABASE {name} SET citus.shard_count = 4")
+    migrate(urls[0])
+    with psycopg.connect(urls[0], autocommit=True) as connection:
+        connection.execute(_DATA.encode())
+    yield urls[0]
+    template.nodes.drop(name)
+
+
+@pytest.mark.own_database
+def test_each_table_lies_where_it_was_decided(database_url: str) -> None:
+    known = {name: place for name, place in placements().items() if place is not Placement.COORDINATOR_ALONE}
+    assert _found(database_url) == known
+
+
+@pytest.mark.own_database
+def test_a_second_distribution_changes_nothing(database_url: str) -> None:
+    with _connected(database_url) as connection:
+        assert distribute(connection) == []
+    assert migrate(database_url, cluster=workers())
+
+
+@pytest.mark.own_database
+def test_a_table_of_a_later_migration_is_moved_to_its_place(database_url: str) -> None:
+    undistribute = (
+        "SELECT undistribute_table('meter_minute')",
+        "SELECT undistribute_table('usage_limit')",
+        "SELECT undistribute_table('plan')",
+    )
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        for statement in undistribute:
+            connection.execute(statement.encode())
+    assert not {"meter_minute", "usage_limit", "plan"} & set(_found(database_url))
+    assert migrate(database_url)
+    test_each_table_lies_where_it_was_decided(database_url)
+
+
+def test_a_database_with_data_is_distributed_with_it(undistributed: str) -> None:
+    assert migrate(undistributed, cluster=workers())
+    assert _value(undistributed, _HELD) == _EXPECTED
+    assert _value(undistributed, _ON_COORDINATOR) == (0,)
+    test_each_table_lies_where_it_was_decided(undistributed)
+
+
+def test_a_distribution_that_is_killed_leaves_all_and_is_repeated(undistributed: str) -> None:
+    """Two customers' rows are locked, so that the distribution waits for them in its middle, where it is ended."""
+    with psycopg.connect(undistributed) as holder:
+        holder.execute("SELECT pg_advisory_xact_lock(1)")
+        holder.execute("SELECT FROM wallet WHERE customer_id = 'c1' FOR UPDATE")
+        failures = list[BaseException]()
+
+        def run() -> None:
+            try:
+                migrate(undistributed, cluster=workers())
+            except DatabaseUnavailable as error:
+                failures.append(error)
+
+        thread = threading.Thread(target=run)
+        thread.start()
+        ended = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'LOCK TABLE%'"
+        while not _value(undistributed, f"SELECT count(*) FROM ({ended}) AS ended")[0]:
+            pass
+        thread.join()
+    assert len(failures) == 1
+    assert _found(undistributed) == {}
+    assert _value(undistributed, _HELD) == _EXPECTED
+    assert migrate(undistributed, cluster=[])
+    assert _value(undistributed, _HELD) == _EXPECTED
+    test_each_table_lies_where_it_was_decided(undistributed)
+
+
+async def test_a_database_in_use_is_not_distributed(undistributed: str) -> None:
+    database = Database(undistributed)
+    async with database.raw_transaction():
+        with pytest.raises(StillInUse, match="tidemark"):
+            migrate(undistributed, cluster=workers())
+    await database.close()
+    assert _found(undistributed) == {}
+
+
+def test_a_worker_cannot_distribute(template: Template) -> None:
+    with template.lent_database(months=False) as url:
+        _, worker, *_ = template.nodes.urls_of(str(psycopg.conninfo.conninfo_to_dict(url)["dbname"]))
+        with pytest.raises(NotACluster, match="not the coordinator"):
+            migrate(worker, cluster=[])
+
+
+def test_a_database_without_the_extension_and_a_wrong_worker_are_refused(
+    template: Template, undistributed: str
+) -> None:
+    with pytest.raises(NotACluster, match="no extension Citus"):
+        migrate(template.nodes.url, cluster=[])
+    with pytest.raises(NotACluster, match="cannot be added"):
+        migrate(undistributed, cluster=[Node("127.0.0.1", 1)])
+    with pytest.raises(NotACluster, match="no worker"):
+        migrate(undistributed, cluster=[])

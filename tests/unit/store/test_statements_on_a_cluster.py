@@ -1,0 +1,102 @@
+"""The statements of the store: none has a form that cannot be executed on distributed tables."""
+
+import pytest
+
+from tests.support.postgres.one_server import ONE_SERVER
+from tests.support.postgres.statement_scan import locks_of_several, offences, row_locks_without_customer, statements
+
+STATEMENTS = list(statements())
+
+
+def test_the_scan_finds_the_statements_of_the_store() -> None:
+    assert len(STATEMENTS) > 400
+    places = {place for place, _ in STATEMENTS}
+    assert {"usage.gauges._LOCK", "balances.wallets._DUE_TIMERS", "deliveries.claims._CLAIM"} <= places
+
+
+def test_no_statement_has_a_form_that_cannot_be_distributed() -> None:
+    found = [
+        f"{place}: {offence}" for place, text in STATEMENTS if place not in ONE_SERVER for offence in offences(text)
+    ]
+    assert found == []
+
+
+def test_no_function_locks_rows_of_several_customers() -> None:
+    # Only where no table is distributed; otherwise `_locked` locks them.
+    assert row_locks_without_customer() == ["store.deliveries.redelivery_steps._notifications"]
+
+
+def test_each_exception_is_needed() -> None:
+    offending = {place for place, text in STATEMENTS if offences(text)}
+    assert set(ONE_SERVER) - offending == set()
+
+
+@pytest.mark.parametrize(
+    ("statement", "offence"),
+    [
+        ("SELECT * FROM wallet WHERE customer_id = ANY(%(ids)s) ORDER BY customer_id FOR UPDATE", "locks rows"),
+        ("SELECT 1 FROM gauge g WHERE due < %s FOR NO KEY UPDATE OF g SKIP LOCKED", "locks rows"),
+        (
+            "SELECT 1 FROM unnest(%s) AS i (id), LATERAL (SELECT 1 FROM event WHERE customer_id = i.id LIMIT 1) e",
+            "lateral subquery",
+        ),
+        (
+            "SELECT r.* FROM asked, LATERAL (SELECT count(*) FROM event e WHERE e.customer_id = asked.id) AS r",
+            "lateral subquery",
+        ),
+        ("SELECT * FROM customer c JOIN organization o USING (organization_id)", "lie apart"),
+        ("UPDATE customer c SET plan_id = o.name FROM organization o WHERE o.organization_id = 1", "lie apart"),
+        (
+            "SELECT n.body, (SELECT count(*) FROM outbox o WHERE o.customer_id = n.customer_id) FROM notification n",
+            "lie apart",
+        ),
+        (
+            "SELECT 1 FROM organization o WHERE EXISTS (SELECT 1 FROM gauge g WHERE g.number = o.number)",
+            "lie apart",
+        ),
+        (
+            "WITH gone AS (DELETE FROM feed_pending p USING notification n RETURNING p.*) SELECT * FROM gone",
+            "lie apart",
+        ),
+        (
+            "WITH RECURSIVE above AS (SELECT 1 UNION SELECT 2 FROM customer JOIN above USING (n)) SELECT 1",
+            "recursive",
+        ),
+        ("SELECT 1 FROM wallet WHERE EXISTS (SELECT FROM wallet WHERE draw_units <> '{}')", "selects no column"),
+        ("UPDATE gauge g SET value = 1 FROM found f WHERE g.ctid = f.row", "ctid"),
+        (
+            "INSERT INTO customer (customer_id) SELECT %s RETURNING (SELECT max(value) FROM gauge)",
+            "RETURNING",
+        ),
+        (
+            "SELECT i.id, (SELECT max(value) FROM gauge g WHERE g.customer_id = i.id) FROM unnest(%s) AS i (id)",
+            "for each row of a function",
+        ),
+    ],
+)
+def test_a_statement_that_cannot_be_distributed_is_found(statement: str, offence: str) -> None:
+    assert any(offence in found for found in offences(statement)), offences(statement)
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "SELECT * FROM wallet WHERE organization_id = 1 AND customer_id = %(customer_id)s FOR UPDATE",
+        "SELECT 1 FROM customer c JOIN gauge USING (organization_id, customer_id) WHERE c.customer_id = ANY(%(ids)s)",
+        "SELECT * FROM customer c WHERE EXISTS (SELECT FROM usage_limit l WHERE l.customer_id = c.customer_id)",
+        "SELECT * FROM gauge JOIN unnest(%(ids)s::text[]) AS i (id) ON gauge.customer_id = i.id",
+        "SELECT * FROM customer WHERE organization_id IN (SELECT organization_id FROM organization)",
+        "SELECT organization_id FROM organization WHERE name = %s FOR UPDATE",
+        "WITH RECURSIVE step AS (SELECT 1 UNION ALL SELECT 2 FROM endpoint JOIN step USING (n)) SELECT * FROM step",
+        "SELECT 1 FROM customer UNION ALL SELECT 2 FROM alert",
+    ],
+)
+def test_a_statement_that_can_be_distributed_passes(statement: str) -> None:
+    assert offences(statement) == []
+
+
+def test_a_row_lock_that_sqlalchemy_writes_is_found() -> None:
+    several = "def lock(ids):\n    return select(wallet).where(wallet.c.customer_id.in_(ids)).with_for_update()"
+    one = "def lock(id):\n    return select(wallet).where(wallet.c.customer_id == id).with_for_update()"
+    other = "def lock(id):\n    return select(endpoint).where(endpoint.c.endpoint_id == id).with_for_update()"
+    assert [locks_of_several(source) for source in (several, one, other)] == [["lock"], [], []]
