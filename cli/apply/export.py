@@ -36,7 +36,7 @@ def export(kinds: tuple[str, ...], owner: str | None, as_json: bool, address: Ad
     from cli.apply.kinds import chosen
     from cli.connection.channels import caller
     from cli.connection.problems import as_failed, problem_of
-    from cli.resources.documents import yaml_of
+    from cli.yaml_text import yaml_of
 
     document: dict[str, list[Any]] = {}
     with caller(address) as server:

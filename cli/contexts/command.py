@@ -46,7 +46,7 @@ def list_(as_json: bool, as_yaml: bool) -> None:
 
 def _print_list(contexts: Contexts, *, as_yaml: bool) -> None:
     """Prints the contexts for programs, without keys."""
-    from cli.resources.documents import yaml_of
+    from cli.yaml_text import yaml_of
 
     listed = [
         {"name": name, **_shown(one), "in_use": name == contexts.current}

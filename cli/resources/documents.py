@@ -13,9 +13,9 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
 
-from cli.console import ConfigurationProblem, install_command
 from cli.resources.contract import DURATION, TIMESTAMP, behaviors, is_map, message_type
 from cli.resources.values import BadValue, value_of
+from cli.yaml_text import yaml_module
 
 _LEAVES = (TIMESTAMP, DURATION)
 _NULLS = ("", "~", "null", "Null", "NULL")
@@ -75,15 +75,6 @@ def nodes_of(text: str) -> Iterator[Node]:
         raise BadDocument(f"{where}{getattr(error, 'problem', None) or str(error).splitlines()[0]}") from None
     except RecursionError:
         raise BadDocument("it is nested too deeply") from None
-
-
-def yaml_module() -> Any:
-    """PyYAML. Raises ConfigurationProblem where the extra `cli` is not installed."""
-    try:
-        import yaml
-    except ModuleNotFoundError:
-        raise ConfigurationProblem(f"files and YAML need the extra `cli`: {install_command('cli')}") from None
-    return yaml
 
 
 class _Reader:
@@ -233,14 +224,6 @@ def tree_of(message: Message, *, json_names: bool) -> dict[str, Any]:
     """A message as lists and mappings of texts, in proto JSON; with the names of JSON or of the contract."""
     found: dict[str, Any] = MessageToDict(message, preserving_proto_field_name=not json_names)
     return found
-
-
-def yaml_of(tree: Any) -> str:
-    """A tree as YAML."""
-    yaml = yaml_module()
-    dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
-    text: str = yaml.dump(tree, Dumper=dumper, sort_keys=False, allow_unicode=True, width=110)
-    return text
 
 
 def strip(message: Any, keep: Sequence[str] = ()) -> None:

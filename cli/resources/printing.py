@@ -14,9 +14,10 @@ import click
 from cli.console import ConfigurationProblem, print_result
 from cli.resources import details, grid
 from cli.resources.cells import Times, cell, style_of
-from cli.resources.documents import tree_of, yaml_of
+from cli.resources.documents import tree_of
 from cli.resources.tables.model import Column
 from cli.sections import SectionOption
+from cli.yaml_text import yaml_of
 from runtime.clock import Clock, SystemClock
 
 OUTPUT = "Output"  # the heading of these options in a help

@@ -160,7 +160,7 @@ async def test_mistakes_in_files_are_all_named_and_nothing_is_applied(shell: She
 
 
 async def test_an_endpoint_of_listen_is_neither_exported_nor_pruned(shell: Shell) -> None:
-    label, listening = "tidemark.listen=machine", ("--url", "https://example.com/listen", "--json")
+    label, listening = "tidemark.listen=machine", ("https://example.com/listen", "--json")
     await shell.run("apply", "-f", "-", text="endpoints: [{display_name: ops, url: 'https://example.com/ops'}]")
     await shell.run("endpoints", "create", *listening, "--label", label, "--label", "tidemark.apply=default")
     exported = (await shell.run("export", "endpoints")).stdout

@@ -3,8 +3,9 @@
 import pytest
 
 from cli.resources.contract import new
-from cli.resources.documents import BadDocument, fill, nodes_of, read_short, strip, tree_of, yaml_of
+from cli.resources.documents import BadDocument, fill, nodes_of, read_short, strip, tree_of
 from cli.resources.values import BadValue, duration_of, timestamp_of
+from cli.yaml_text import yaml_of
 from generated.tidemark.v1.alert_pb2 import Alert
 from generated.tidemark.v1.balance_pb2 import Balance
 from generated.tidemark.v1.customer_pb2 import Customer
