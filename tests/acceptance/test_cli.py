@@ -49,19 +49,20 @@ def create_alert(up: Up) -> None:
     up.call("AlertService/CreateAlert", ALERT)
 
 
-def knows_customer(address: str, customer_id: str) -> bool:
-    """Whether the server has seen that customer."""
+def code_of(address: str, customer_id: str, key: str = "") -> grpc.StatusCode:
+    """The code of the answer when a caller with that API key asks for a customer."""
     with grpc.insecure_channel(address) as channel:
         get = channel.unary_unary(
             "/tidemark.v1.AccountService/GetCustomer",
             request_serializer=GetCustomerRequest.SerializeToString,
             response_deserializer=GetCustomerResponse.FromString,
         )
+        metadata = (("authorization", f"Bearer {key}"),) if key else ()
         try:
-            get(GetCustomerRequest(customer_id=customer_id), timeout=TIMEOUT)
-        except grpc.RpcError:
-            return False
-        return True
+            get(GetCustomerRequest(customer_id=customer_id), metadata=metadata, timeout=TIMEOUT)
+        except grpc.RpcError as error:
+            return error.code()
+        return grpc.StatusCode.OK
 
 
 def write_usage(file: IO[str]) -> None:
@@ -164,8 +165,9 @@ def test_keys_are_created_listed_revoked_and_take_over_the_default_organization(
     (key_id,) = set(re.findall(r"key_\w+", made.stderr))
 
     # Servers that run without keys recognize the first key within seconds.
-    eventually(lambda: up.run("watch", "--once").returncode == 4)
+    eventually(lambda: code_of(up.address, "hooli") is grpc.StatusCode.UNAUTHENTICATED)
     refused = up.run("watch", "--once")
+    assert refused.returncode == 4
     assert "does not accept the credentials" in refused.stderr
     seen = up.run("watch", "--once", TIDEMARK_KEY=key)
     assert seen.returncode == 0
@@ -179,7 +181,8 @@ def test_keys_are_created_listed_revoked_and_take_over_the_default_organization(
     assert key not in listed.stdout
     assert up.run("keys", "revoke", "--yes", key_id, "--organization", "other").returncode == 1
     assert up.run("keys", "revoke", "--yes", key_id, "--organization", "acme").returncode == 0
-    eventually(lambda: up.run("watch", "--once", TIDEMARK_KEY=key).returncode == 4)
+    eventually(lambda: code_of(up.address, "hooli", key) is grpc.StatusCode.UNAUTHENTICATED)
+    assert up.run("watch", "--once", TIDEMARK_KEY=key).returncode == 4
 
 
 def test_replay_counts_every_row_when_the_server_is_killed(shared_up: Up) -> None:
@@ -200,7 +203,7 @@ def test_replay_counts_every_row_when_the_server_is_killed(shared_up: Up) -> Non
         stderr=subprocess.PIPE,
         text=True,
     )
-    eventually(lambda: knows_customer(up.address, "c0"))
+    eventually(lambda: code_of(up.address, "c0") is grpc.StatusCode.OK)
     os.kill(up.children()["serve"], signal.SIGKILL)
     results, progress = replay.communicate(timeout=2 * TIMEOUT)
     assert replay.returncode == 0, progress

@@ -27,6 +27,7 @@ class Periods:
         self._zone = ZoneInfo(cycle.zone)
         self._anchor = cycle.anchor.astimezone(self._zone).replace(tzinfo=None)
         self._number = 0
+        self._boundaries: dict[int, datetime] = {}  # each is asked for many times
 
     def start_of(self, time: datetime) -> datetime:
         """The start of the period that contains `time`."""
@@ -37,6 +38,11 @@ class Periods:
         return self._boundary(self._number)
 
     def _boundary(self, number: int) -> datetime:
+        if number not in self._boundaries:
+            self._boundaries[number] = self._calculated(number)
+        return self._boundaries[number]
+
+    def _calculated(self, number: int) -> datetime:
         count = number * self._cycle.interval
         if self._cycle.cadence == "month":
             month = self._anchor.month - 1 + count

@@ -14,7 +14,8 @@ import venv
 import zipfile
 from collections.abc import Iterable, Iterator
 from importlib.metadata import Distribution, PathDistribution, distribution
-from pathlib import Path
+from importlib.util import cache_from_source
+from pathlib import Path, PurePath
 
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
@@ -22,6 +23,9 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).resolve().parents[2]
 TIMEOUT = 120.0  # seconds
 CLIENT = "tidemark-client"  # the other package of this repository
+
+# The compiled modules need not be fast, but soon there.
+_ENVIRONMENT = {"PIP_CONFIG_FILE": os.devnull, "PIP_DISABLE_PIP_VERSION_CHECK": "1", "CFLAGS": "-O0"}
 
 # Folders that tools leave in the repository: an old build/ would get into the wheel.
 _LEFTOVERS = shutil.ignore_patterns(".*", "__pycache__", "build", "dist", "node_modules", "*.egg-info", "*.so", "*.c")
@@ -105,9 +109,8 @@ def _requirements(found: Distribution, extras: Iterable[str]) -> Iterator[Requir
 
 
 def _link(found: Distribution, site_packages: Path) -> None:
-    for file in found.files or ():
-        if ".." in file.parts:  # a program, beside the packages
-            continue
+    files = [file for file in found.files or () if ".." not in file.parts]  # others are programs beside the packages
+    for file in {*files, *map(_bytecode, files)}:
         source, target = Path(str(found.locate_file(file))), site_packages / file
         if not source.exists():  # bytecode that was not written
             continue
@@ -118,10 +121,15 @@ def _link(found: Distribution, site_packages: Path) -> None:
             shutil.copy2(source, target)
 
 
+def _bytecode(file: PurePath) -> PurePath:
+    """Where the bytecode of a module is, which is listed or not; for any other file, the file itself."""
+    return PurePath(cache_from_source(str(file))) if file.suffix == ".py" else file
+
+
 def _run(module: str, *arguments: str) -> None:
     finished = subprocess.run(
         [sys.executable, "-m", module, *arguments],
-        env={**os.environ, "PIP_CONFIG_FILE": os.devnull, "PIP_DISABLE_PIP_VERSION_CHECK": "1"},
+        env={**os.environ, **_ENVIRONMENT},
         capture_output=True,
         text=True,
         timeout=TIMEOUT,

@@ -23,7 +23,7 @@ from tests.support.usage.caller import Caller, beside
 from tests.support.usage.put_stories import PutStory
 from tests.support.usage.twin_stories import new_twin
 
-STORIES = [*range(4), *range(100, 100 + int(os.environ.get("TIDEMARK_TEST_STORIES", "0")))]
+STORIES = [*range(2), *range(100, 100 + int(os.environ.get("TIDEMARK_TEST_STORIES", "0")))]
 STEPS = 60  # of a story
 
 Find = Callable[[Puts[Any, Any], int, Any, Mapping[str, FactsBefore]], QuietPut | None]

@@ -108,14 +108,14 @@ class Results:
 def expected(events: Iterable[UsageEvent], *alerts: Alert) -> Results:
     """What must be stored of these alerts and events; each event counts once, however often it was sent.
 
-    The order of the events does not matter: all gauges but those of SEATS only rise.
+    The order of the events does not matter: all gauges but those of SEATS only rise. Nor does it matter that all of
+    them are one commit: the model follows each gauge from event to event within a commit, too.
     """
     model = UsageModel(datetime.now(UTC), [USERS])
     for alert in alerts:
         model.create(alert)
-    for message in events:
-        verdicts, _ = model.commit([_event(message)])
-        assert verdicts != [CONFLICT]
+    verdicts, _ = model.commit([_event(message) for message in events])
+    assert CONFLICT not in verdicts
     reached: Counter[Reached] = Counter()
     for name, gauge, transition, notified in model.recorded:
         if name != SEATS.name:

@@ -18,6 +18,10 @@ REGIONS = ("ap", "eu", "us")
 LABELS = ("model", "team", "tier")  # what events are grouped by besides; late ones are not
 USERS = 40  # distinct ones of each customer
 BATCH = 25  # events
+# Endless clients send several batches at once and then pause. Without pauses most of the time of a test would go into
+# usage that is sent while the test waits for a process, and into the model's account of it.
+BURST = 4  # batches
+PAUSE = 0.3  # seconds
 LATE = timedelta(days=20)  # the lateness of late events; often the period before, and always within its grace
 
 
@@ -62,7 +66,8 @@ class Client:
     acknowledgements said. acknowledged: events. interruptions: why streams broke off, in words.
     """
 
-    def __init__(self, name: str, address: Address) -> None:
+    def __init__(self, name: str, address: Address, pause: float = 0) -> None:
+        """pause: seconds between two bursts."""
         self.sent: list[UsageEvent] = []
         self.acknowledged = 0
         self.accepted = 0
@@ -72,6 +77,7 @@ class Client:
         self.enough = False
         self.name = name
         self._address = address
+        self._pause = pause
 
     async def send(self, batches: Iterable[list[UsageEvent]]) -> None:
         """Sends the batches; returns when all of them are acknowledged."""
@@ -85,6 +91,8 @@ class Client:
                 return
             self.sent += events
             yield Batch(f"{self.name}/{number}", events)
+            if self._pause and number % BURST == BURST - 1:
+                await asyncio.sleep(self._pause)
 
     def _acknowledge(self, batch: Batch, outcome: UsageOutcome) -> None:
         assert not outcome.rejected, outcome
@@ -104,7 +112,7 @@ async def streaming(
 
     prefix: of their names. Clients with the same name send the same events.
     """
-    streaming = [Client(f"{prefix}-{number}", address) for number in range(clients)]
+    streaming = [Client(f"{prefix}-{number}", address, PAUSE) for number in range(clients)]
     async with asyncio.TaskGroup() as group:
         for client in streaming:
             group.create_task(client.send(usage(client.name, now)))
