@@ -129,6 +129,7 @@ class _Connection(web.RequestHandler):
             max_line_size=limits.header_bytes,
             max_field_size=limits.header_bytes,
             max_headers=limits.headers,
+            auto_decompress=False,  # who reads bodies does that, within bounds
             **options,
         )
         self._server = server
