@@ -76,8 +76,8 @@ async def _prepare(console: Stage) -> None:
         metadata = (("authorization", f"Bearer {console.keys['admin']}"),)
         await scenario.traffic(channel, metadata, console.clock)
         await asyncio.sleep(WRITTEN_AFTER)
-        # The notifier makes in some seconds what it would have made in these minutes. What waits for the endpoint that
-        # fails may still be due then.
+        # The notifier makes in some seconds what it would have made in these minutes. What waits for the endpoint
+        # that fails may still be due then.
         overview = AlertServiceStub(channel)
         for _ in range(2 * CAUGHT_UP):
             console.clock.set(datetime.now(UTC))  # by which the database knows what is due
