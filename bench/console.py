@@ -29,7 +29,8 @@ from console.process import Listening, Server, running
 from evaluator.events import UsageEvent
 from generated.tidemark.v1.account_service_pb2 import PutCustomerRequest
 from generated.tidemark.v1.account_service_pb2_grpc import AccountServiceStub
-from generated.tidemark.v1.alert_service_pb2 import EvaluateUsageResponse
+from generated.tidemark.v1.alert_service_pb2 import EvaluateUsageResponse, ListAlertsRequest
+from generated.tidemark.v1.alert_service_pb2_grpc import AlertServiceStub
 from generated.tidemark.v1.customer_pb2 import Customer
 from generated.tidemark.v1.endpoint_pb2 import Endpoint
 from generated.tidemark.v1.webhook_service_pb2 import CreateEndpointRequest
@@ -73,9 +74,6 @@ SELECT o.organization_id, %(customer)s, 'bench-' || n, now() - (n %% 40000) * in
 FROM organization o, generate_series(1, %(events)s) AS n
 WHERE o.name = 'default'
 """
-
-
-_ALERTS_OF_ALL = "SELECT display_name, alert_id FROM alert WHERE customer_id IS NULL"
 
 
 @dataclass(frozen=True)
@@ -184,10 +182,10 @@ async def _console(postgresql: PostgreSQL, customers: int, events: int) -> Async
         await program.start()
         async with channel(program.address.server) as over:
             await _send(over, customers)
+            alarming, quiet = await _id(over, "every unit"), await _id(over, "of all")
         with psycopg.connect(url) as connection:
             parameters = {"customer": load.customer(0), "metric": load.METRIC, "events": events}
             connection.execute(_FILL, parameters)
-            names: dict[str, str] = dict(connection.execute(_ALERTS_OF_ALL).fetchall())
             notified = connection.execute("SELECT min(notification_id), count(*) FROM notification").fetchone()
         assert notified is not None
         assert notified[1] == customers, "each customer is in alarm"
@@ -199,12 +197,19 @@ async def _console(postgresql: PostgreSQL, customers: int, events: int) -> Async
         yield (
             f"http://127.0.0.1:{port}",
             {
-                "alert": names["of all"],
-                "alarming": names["every unit"],
+                "alert": quiet,
+                "alarming": alarming,
                 "notification": notified[0],
                 "endpoint": created.endpoint.endpoint_id,
             },
         )
+
+
+async def _id(over: grpc.aio.Channel, name: str) -> str:
+    """The id of an alert."""
+    request = ListAlertsRequest(display_name_prefix=name, page_size=1)
+    answer = await AlertServiceStub(over).ListAlerts(request, timeout=TIMEOUT)
+    return answer.alerts[0].alert_id
 
 
 async def _send(over: grpc.aio.Channel, customers: int) -> None:

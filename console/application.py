@@ -90,6 +90,8 @@ class Console:
             if error.reason in ("ERROR_REASON_UNAUTHENTICATED",) and not request.path.startswith("/signin"):
                 return self._to_signin(request, ended=True)
             return self._problem(request, problems.of_call(error))
+        except ConnectionError:  # the visitor has left
+            raise
         except Exception:
             logger.exception("a page failed: %s %s", request.method, request.path)
             return self._problem(request, problems.UNEXPECTED)

@@ -56,7 +56,6 @@ class HttpFront:
             logger=logger,
             answer=_answer,
             handler_cancellation=True,  # a client that leaves cancels its call
-            auto_decompress=False,
         )
         runner = web.ServerRunner(server, shutdown_timeout=LAST_GRACE)
         await runner.setup()

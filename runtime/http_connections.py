@@ -6,7 +6,7 @@ a time, and a port that is full closes the connection that has waited for its cl
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, cast
@@ -17,7 +17,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 from runtime.actions import LogAction
 from runtime.http_faults import Fault, is_head_too_large, plain_answer
 
-Handler = Callable[[Any], Any]
+Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,7 +106,7 @@ class BoundedServer(web.Server):
         if request.content.is_eof():
             self._waiting.pop(connection, None)
         try:
-            return await self._handler(request)  # type: ignore[no-any-return]
+            return await self._handler(request)
         finally:
             connection.content = None
             if connection in self._open:  # it waits for its client from now on, which takes the answer first
@@ -129,6 +129,7 @@ class _Connection(web.RequestHandler):
             max_line_size=limits.header_bytes,
             max_field_size=limits.header_bytes,
             max_headers=limits.headers,
+            auto_decompress=False,  # who reads bodies does that, within bounds
             **options,
         )
         self._server = server

@@ -35,6 +35,8 @@ async def read_form(request: web.Request, *, is_guest: bool, seconds: float) -> 
             body = await request.clone(client_max_size=most_bytes).read()
     except TimeoutError:
         raise web.HTTPRequestTimeout from None
+    except web.RequestPayloadError:  # chunks that are none, or an end that is missing
+        raise Unreadable from None
     try:
         fields = parse_qsl(body.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=most_fields)
     except ValueError:  # no ASCII, no UTF-8 behind the escapes, too many fields

@@ -124,7 +124,7 @@ def _day(activity: activity_pb2.Activity) -> dict[str, Any]:
 
 
 def _late(activity: activity_pb2.Activity | None, now: datetime) -> str:
-    """Since when the oldest due delivery waits, in words; empty for some seconds, in which it is about to be tried."""
+    """Since when the oldest due delivery waits, in words; empty in the first seconds, in which it is on its way."""
     if activity is None or not activity.HasField("oldest_due_time"):
         return ""
     waits = now - times.at(activity.oldest_due_time)

@@ -100,13 +100,41 @@ async def test_a_form_that_does_not_end_is_answered(target: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("rest", "status"),
+    [
+        (b"Transfer-Encoding: chunked\r\n\r\nhidden\r\n", 400),
+        (b"Content-Encoding: gzip\r\nContent-Length: 6\r\n\r\nhidden", 403),
+        (b"Content-Length: 100\r\n\r\nhidden", None),
+    ],
+    ids=["no chunks", "not compressed", "left"],
+)
+async def test_a_body_that_is_broken_is_no_fault_of_the_console(
+    target: str, rest: bytes, status: int | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with (
+        running(Server(target), Listening("127.0.0.1", 0), SystemClock()) as port,
+        aiohttp.ClientSession(cookie_jar=aiohttp.CookieJar(unsafe=True)) as session,
+    ):
+        await signed_in(port, session)
+        cookie = next(iter(session.cookie_jar))
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        head = f"POST /signin HTTP/1.1\r\nHost: localhost:{port}\r\nCookie: {cookie.key}={cookie.value}\r\n"
+        writer.write(head.encode() + FORM.partition(b"\r\n")[0] + b"\r\n" + rest)
+        if status is not None:
+            assert f" {status} ".encode() in await reader.readline()
+        writer.close()
+    assert "hidden" not in caplog.text
+    assert not [one for one in caplog.records if one.levelname in ("WARNING", "ERROR")], caplog.text
+
+
+@pytest.mark.parametrize(
     ("said", "status"),
     [
         (b"GET / HTTP/1.1\r\nHost : x\r\n\r\n", 400),
         (b"\x16\x03\x01\x00\r\n\r\n", 400),
         (b"GET /" + b"x" * 20_000 + b" HTTP/1.1\r\n\r\n", 431),
         (b"TRACE / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", 303),
-        (b"OPTIONS * HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", 404),
+        (b"OPTIONS * HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", 303),
         (b"GET /x HTTP/1.1\r\nHost: localhost\r\nExpect: more\r\nConnection: close\r\n\r\n", 417),
         (b"GET /signin HTTP/1.0\r\n\r\n", 200),
         (b"GET /static/x/y HTTP/1.0\r\n\r\n", 404),

@@ -21,7 +21,7 @@ from tests.support.databases import Template
 async def console(template: Template) -> AsyncIterator[Stage]:
     """A stage with few days of usage, which is enough here."""
     with template.lent_database() as url:
-        async with stage(url, days=2) as found:
+        async with stage(url, days=8) as found:
             yield found
 
 
