@@ -15,6 +15,7 @@ from store.balances.entries import EntryType
 from store.balances.holdings import holding_from
 from store.balances.overages import OverageState
 from store.postgres.database import Cursor, DriverConnection, Row
+from store.postgres.distributed import Forms
 
 
 @dataclass(eq=False, slots=True)
@@ -48,7 +49,9 @@ JOIN balance_segment s ON s.organization_id = b.organization_id AND s.customer_i
 WHERE b.draw_down AND b.void_time IS NULL AND NOT s.removed
     AND s.start_time <= i.until_time AND (s.end_time IS NULL OR s.end_time > i.from_time)
     AND (%(exhausted)s OR b.allow_overage OR s.amount + s.adjusted > s.drawn + s.held)
+    {shards}
 """
+_OF_BALANCES = "b.customer_id = ANY(%(customer_ids)s)"
 
 # The customers' balances of no seat, in the units of their usage.
 _POOLED_BALANCES = """
@@ -62,7 +65,7 @@ JOIN balance b ON b.organization_id = %(organization_id)s AND b.customer_id = i.
 """
 
 # Reads all usable segments of balances of no seat. Usage that gives something back can concern each of them.
-_READ_ALL_POOLED = COLUMNS + _POOLED_BALANCES + _USABLE_SEGMENTS
+_READ_ALL_POOLED = Forms.naming_shards(COLUMNS + _POOLED_BALANCES + _USABLE_SEGMENTS, _OF_BALANCES)
 
 # How much the segments before this one in draw order (`in_order`) can give to every event of the usage.
 _SURE_BEFORE = """
@@ -78,10 +81,11 @@ _SURE_BEFORE = """
 
 # Reads the usable segments of balances of no seat, in draw order, until they cover all of the usage. A customer can
 # have many more, and no event draws on those.
-_READ_POOLED = (
+_READ_POOLED = Forms.naming_shards(
     "SELECT * FROM ("
     + (COLUMNS + ", i.amount AS wanted," + _SURE_BEFORE + _POOLED_BALANCES + _USABLE_SEGMENTS)
-    + ") AS found WHERE coalesce(sure_before, 0) < wanted"
+    + ") AS found WHERE coalesce(sure_before, 0) < wanted",
+    _OF_BALANCES,
 )
 
 # The balances of the seats that the usage names.
@@ -95,7 +99,7 @@ JOIN balance b ON b.organization_id = %(organization_id)s AND b.customer_id = i.
 """
 
 # Reads all usable segments of the balances of some seats.
-_READ_OF_SEATS = COLUMNS + _SEAT_BALANCES + _USABLE_SEGMENTS
+_READ_OF_SEATS = Forms.naming_shards(COLUMNS + _SEAT_BALANCES + _USABLE_SEGMENTS, _OF_BALANCES)
 
 
 @dataclass(slots=True)
@@ -130,9 +134,9 @@ async def send_drawables(
     shared = {"organization_id": organization_id, "exhausted": gives_back}
     cursors = []
     if demands:
-        cursors.append(await connection.execute(read_pooled.encode(), shared | _demand_parameters(demands)))
+        cursors.append(await connection.execute(read_pooled.on(connection), shared | _demand_parameters(demands)))
     if seats:
-        cursors.append(await connection.execute(_READ_OF_SEATS.encode(), shared | _seat_parameters(seats)))
+        cursors.append(await connection.execute(_READ_OF_SEATS.on(connection), shared | _seat_parameters(seats)))
     return cursors
 
 
@@ -162,14 +166,17 @@ def _seat_parameters(seats: Mapping[tuple[str, str, str], tuple[datetime, dateti
 
 
 # Stores how much was drawn from segments in all, and how much is held of them.
-_WRITE_SEGMENTS = """
+_WRITE_SEGMENTS = Forms.naming_shards(
+    """
 UPDATE balance_segment s SET drawn = i.drawn, held = i.held
 FROM unnest(
     %(customer_ids)s::text[], %(balance_ids)s::text[], %(numbers)s::int[], %(drawn)s::numeric[], %(held)s::numeric[]
 ) AS i (customer_id, balance_id, segment_number, drawn, held)
 WHERE s.organization_id = %(organization_id)s AND s.customer_id = i.customer_id COLLATE "C"
-    AND s.balance_id = i.balance_id COLLATE "C" AND s.segment_number = i.segment_number
-"""
+    AND s.balance_id = i.balance_id COLLATE "C" AND s.segment_number = i.segment_number {shards}
+""",
+    "s.customer_id = ANY(%(customer_ids)s)",
+)
 
 # Adds an entry for each segment to the ledger.
 _WRITE_ENTRIES = """
@@ -222,7 +229,7 @@ async def write(
                 "drawn": [item.source.segment.drawn for item, _ in drawn],
                 "held": [item.source.segment.held for item, _ in drawn],
             }
-            await connection.execute(_WRITE_SEGMENTS, segments)
+            await connection.execute(_WRITE_SEGMENTS.on(connection), segments)
         if of_ledger:
             entries = _segment_parameters(organization_id, of_ledger) | {
                 "now": now,

@@ -12,7 +12,7 @@ from store.postgres.database import Cursor, DriverConnection
 from store.postgres.distributed import Forms
 
 # Segments by their keys: of ended segments, of those that a put left out, and of voided balances, too.
-_READ_HELD = (
+_READ_HELD = Forms.naming_shards(
     COLUMNS
     + """, b.draw_down AND b.void_time IS NULL AND NOT s.removed, b.void_time IS NULL AND NOT s.removed
 FROM unnest(%(customer_ids)s::text[], %(balance_ids)s::text[], %(numbers)s::int[])
@@ -20,8 +20,9 @@ FROM unnest(%(customer_ids)s::text[], %(balance_ids)s::text[], %(numbers)s::int[
 JOIN balance b ON b.organization_id = %(organization_id)s AND b.customer_id = i.customer_id COLLATE "C"
     AND b.balance_id = i.balance_id COLLATE "C"
 JOIN balance_segment s ON s.organization_id = b.organization_id AND s.customer_id = b.customer_id
-    AND s.balance_id = b.balance_id AND s.segment_number = i.segment_number
-"""
+    AND s.balance_id = b.balance_id AND s.segment_number = i.segment_number {shards}
+""",
+    "b.customer_id = ANY(%(customer_ids)s)",
 )
 
 
@@ -35,7 +36,7 @@ async def send_segments(
         "balance_ids": [balance_id for _, (balance_id, _) in keys],
         "numbers": [number for _, (_, number) in keys],
     }
-    return await connection.execute(_READ_HELD.encode(), parameters)
+    return await connection.execute(_READ_HELD.on(connection), parameters)
 
 
 async def segments(cursor: Cursor) -> list[Drawable]:

@@ -10,6 +10,7 @@ from typing import Any
 from evaluator.balances import BalanceKind, Holding, HoldingSegment, Seat, Unit
 from store.balances.balances import StoredBalance
 from store.postgres.database import DriverConnection, Row
+from store.postgres.distributed import Forms
 
 # The columns of `holding_from` and of Segment, of balances that are not voided. What adjustments took away counts as
 # used, like what usage drew: 1,000 with an adjustment of -900 has 10 % left.
@@ -57,16 +58,21 @@ async def of_seats(
     return found.get(customer_id, [])
 
 
+_OF_BALANCES = "b.customer_id = ANY(%(customer_ids)s)"
+
 # The seats of which a segment starts or ends at a time that belongs to their customer.
-_CHANGING_SEATS = """
+_CHANGING_SEATS = Forms.naming_shards(
+    """
 SELECT DISTINCT b.customer_id, b.seat_group_key, b.seat_group_value
 FROM unnest(%(customer_ids)s::text[], %(times)s::timestamptz[]) AS i (holder_id, time)
 JOIN balance b ON b.organization_id = %(organization_id)s AND b.customer_id = i.holder_id COLLATE "C"
     AND b.seat_group_key IS NOT NULL AND b.void_time IS NULL
 JOIN balance_segment s ON s.organization_id = b.organization_id AND s.customer_id = b.customer_id
     AND s.balance_id = b.balance_id
-WHERE NOT s.removed AND (s.start_time = i.time OR s.end_time = i.time)
-"""
+WHERE NOT s.removed AND (s.start_time = i.time OR s.end_time = i.time) {shards}
+""",
+    _OF_BALANCES,
+)
 
 
 async def seats_changing_at(
@@ -74,7 +80,7 @@ async def seats_changing_at(
 ) -> dict[str, list[Seat]]:
     """The seats of which a segment starts or ends at a given time, by customer id. times: by customer id."""
     cursor = await connection.execute(
-        _CHANGING_SEATS,
+        _CHANGING_SEATS.on(connection),
         {"organization_id": organization_id, "customer_ids": list(times), "times": list(times.values())},
     )
     found: dict[str, list[Seat]] = {}
@@ -84,7 +90,8 @@ async def seats_changing_at(
 
 
 # The next time at which a segment of any seat starts or ends, after a time that belongs to its customer.
-_NEXT_CHANGE_OF_SEATS = """
+_NEXT_CHANGE_OF_SEATS = Forms.naming_shards(
+    """
 SELECT i.holder_id, min(t.time)
 FROM unnest(%(customer_ids)s::text[], %(times)s::timestamptz[]) AS i (holder_id, time)
 JOIN balance b ON b.organization_id = %(organization_id)s AND b.customer_id = i.holder_id COLLATE "C"
@@ -92,9 +99,11 @@ JOIN balance b ON b.organization_id = %(organization_id)s AND b.customer_id = i.
 JOIN balance_segment s ON s.organization_id = b.organization_id AND s.customer_id = b.customer_id
     AND s.balance_id = b.balance_id,
 LATERAL (VALUES (s.start_time), (s.end_time)) AS t (time)
-WHERE NOT s.removed AND t.time > i.time
+WHERE NOT s.removed AND t.time > i.time {shards}
 GROUP BY i.holder_id
-"""
+""",
+    _OF_BALANCES,
+)
 
 
 async def next_change_of_seats(
@@ -102,7 +111,7 @@ async def next_change_of_seats(
 ) -> dict[str, datetime]:
     """When a segment of any seat next starts or ends after a given time, by customer id. times: by customer id."""
     cursor = await connection.execute(
-        _NEXT_CHANGE_OF_SEATS,
+        _NEXT_CHANGE_OF_SEATS.on(connection),
         {"organization_id": organization_id, "customer_ids": list(times), "times": list(times.values())},
     )
     return {row[0]: row[1] for row in await cursor.fetchall()}

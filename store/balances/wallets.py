@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from evaluator.balances import Unit
 from store.postgres import row_locks
 from store.postgres.database import Connection, DriverConnection, Row, driver
-from store.postgres.distributed import on_cluster
+from store.postgres.distributed import Forms, on_cluster
 from store.postgres.row_locks import Sent
 
 # Creates the wallets that are missing. A statement before _LOCK, for all wallets of the transaction: if creating and
@@ -251,20 +251,20 @@ async def add_drawdown_unit(
 
 
 # Replaces the timers of customers.
-_SET_TIMERS = """
-UPDATE wallet w SET due_time = i.due_time, read_time = greatest(w.read_time, i.read_time)
-"""
+_NEW_TIMERS = "UPDATE wallet w SET due_time = i.due_time, read_time = greatest(w.read_time, i.read_time)"
 
 # Sets the timers of customers that have no earlier one.
-_SET_EARLIER_TIMERS = """
+_EARLIER_TIMERS = """
 UPDATE wallet w SET due_time = least(w.due_time, i.due_time), read_time = greatest(w.read_time, i.read_time)
 """
 
 # The customers that the two statements above update.
 _OF_CUSTOMERS = """
 FROM unnest(%(ids)s::text[], %(due)s::timestamptz[], %(read)s::timestamptz[]) AS i (customer_id, due_time, read_time)
-WHERE w.organization_id = %(organization_id)s AND w.customer_id = i.customer_id COLLATE "C"
+WHERE w.organization_id = %(organization_id)s AND w.customer_id = i.customer_id COLLATE "C" {shards}
 """
+_SET_TIMERS = Forms.naming_shards(_NEW_TIMERS + _OF_CUSTOMERS, "w.customer_id = ANY(%(ids)s)")
+_SET_EARLIER_TIMERS = Forms.naming_shards(_EARLIER_TIMERS + _OF_CUSTOMERS, "w.customer_id = ANY(%(ids)s)")
 
 
 class ReadTimes(NamedTuple):
@@ -288,7 +288,7 @@ async def set_earlier_timers(connection: Connection, organization_id: int, read:
     await _set(connection, _SET_EARLIER_TIMERS, organization_id, read)
 
 
-async def _set(connection: Connection, statement: str, organization_id: int, read: Mapping[str, ReadTimes]) -> None:
+async def _set(connection: Connection, statement: Forms, organization_id: int, read: Mapping[str, ReadTimes]) -> None:
     if read:
         raw = await driver(connection)
         parameters = {
@@ -297,7 +297,7 @@ async def _set(connection: Connection, statement: str, organization_id: int, rea
             "due": [item.due_time for item in read.values()],
             "read": [item.time for item in read.values()],
         }
-        await raw.execute((statement + _OF_CUSTOMERS).encode(), parameters)
+        await raw.execute(statement.on(raw), parameters)
 
 
 # The customers whose timers are due, the earliest first: those of wallets and those of recharge policies.

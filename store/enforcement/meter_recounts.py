@@ -48,12 +48,15 @@ COUNTED = """(
     SELECT w.*, b.customer_id FROM wanted w JOIN below b ON b.root = w.holder_id
     WHERE w.subscription_id IS NULL OR b.level = 1
 ) AS i"""
-# The same rows on a cluster, where `below` comes as parameters (`parameters_of_below`).
+# The same rows on a cluster, where `below` comes as parameters (`parameters_of_below`). Citus takes the columns of
+# these functions for text, unless they are in subqueries.
 COUNTED_BELOW = f"""(
     SELECT w.*, b.customer_id
-    FROM {_METERS.format(name="w")}
-    JOIN unnest(%(roots)s::text[], %(below_ids)s::text[], %(levels)s::integer[]) AS b (root, customer_id, level)
-        ON b.root = w.holder_id
+    FROM (SELECT * FROM {_METERS.format(name="m")}) AS w
+    JOIN (
+        SELECT * FROM unnest(%(roots)s::text[], %(below_ids)s::text[], %(levels)s::integer[])
+            AS c (root, customer_id, level)
+    ) AS b ON b.root = w.holder_id
     WHERE w.subscription_id IS NULL OR b.level = 1
 ) AS i"""
 

@@ -119,12 +119,15 @@ _CHANGED = {
     "late": "boolean",
     "settlement": "jsonb",
 }
-_UPDATE = f"""
+_UPDATE = Forms.naming_shards(
+    f"""
 UPDATE reservation r SET {", ".join(f"{name} = i.{name}" for name in list(_CHANGED)[2:])}
 FROM {_rows(_CHANGED)}
 WHERE r.organization_id = %(organization_id)s
-    AND r.customer_id = i.customer_id COLLATE "C" AND r.reservation_id = i.reservation_id COLLATE "C"
-""".encode()
+    AND r.customer_id = i.customer_id COLLATE "C" AND r.reservation_id = i.reservation_id COLLATE "C" {{shards}}
+""",
+    r"r.customer_id = ANY(string_to_array(%(customer_id)s, E'\t'))",
+)
 
 
 async def send_read(connection: DriverConnection, organization_id: int, keys: Collection[tuple[str, str]]) -> Sent:
@@ -289,7 +292,9 @@ async def send_write(connection: DriverConnection, organization_id: int, written
         await connection.execute(_INSERT, {"organization_id": organization_id, **_filled(_made(new))})
     known = [record for record in written if not record.is_new]
     if known:
-        await connection.execute(_UPDATE, {"organization_id": organization_id, **_filled(_changed(known))})
+        await connection.execute(
+            _UPDATE.on(connection), {"organization_id": organization_id, **_filled(_changed(known))}
+        )
 
 
 def _made(records: Sequence[Record]) -> dict[str, str]:

@@ -9,8 +9,11 @@ from evaluator.enforcement.meters import MeterCell
 from store.postgres.database import DriverConnection
 from store.postgres.distributed import Forms
 
+_OF_METERS = r"m.customer_id = ANY(string_to_array(%(customer_ids)s, E'\t'))"
+
 # Deletes the minutes that have left windows; returns the sum of each meter.
-_FORGET = """
+_FORGET = Forms.naming_shards(
+    """
 WITH gone AS (
     DELETE FROM meter_minute m
     USING unnest(
@@ -18,22 +21,28 @@ WITH gone AS (
         string_to_array(%(starts)s, E'\t')::timestamptz[]
     ) AS i (customer_id, meter_id, start)
     WHERE m.organization_id = %(organization_id)s AND m.customer_id = i.customer_id COLLATE "C"
-        AND m.meter_id = i.meter_id AND m.minute < i.start
+        AND m.meter_id = i.meter_id AND m.minute < i.start {shards}
     RETURNING m.meter_id, m.counted
 )
 SELECT replace(meter_id::text, '-', ''), sum(counted) FROM gone GROUP BY meter_id
-"""
+""",
+    _OF_METERS,
+)
 
 # The same without deleting them.
-_LEFT = """
+_LEFT = Forms.naming_shards(
+    """
 SELECT replace(m.meter_id::text, '-', ''), sum(m.counted) FROM unnest(
     string_to_array(%(customer_ids)s, E'\t'), string_to_array(%(meter_ids)s, E'\t')::uuid[],
     string_to_array(%(starts)s, E'\t')::timestamptz[]
 ) AS i (customer_id, meter_id, start)
 JOIN meter_minute m ON m.organization_id = %(organization_id)s AND m.customer_id = i.customer_id COLLATE "C"
     AND m.meter_id = i.meter_id AND m.minute < i.start
-GROUP BY m.meter_id
-"""
+WHERE true {shards}
+GROUP BY m.customer_id, m.meter_id
+""",
+    _OF_METERS,
+)
 
 _ADD = """
 INSERT INTO meter_minute AS m (organization_id, customer_id, meter_id, minute, counted)
@@ -44,13 +53,16 @@ SELECT %(organization_id)s, i.* FROM unnest(
 ON CONFLICT (organization_id, customer_id, meter_id, minute) DO UPDATE SET counted = m.counted + excluded.counted
 """
 
-_CLEAR = """
+_CLEAR = Forms.naming_shards(
+    """
 DELETE FROM meter_minute m
 USING unnest(string_to_array(%(customer_ids)s, E'\t'), string_to_array(%(meter_ids)s, E'\t')::uuid[])
     AS i (customer_id, meter_id)
 WHERE m.organization_id = %(organization_id)s AND m.customer_id = i.customer_id COLLATE "C"
-    AND m.meter_id = i.meter_id
-"""
+    AND m.meter_id = i.meter_id {shards}
+""",
+    _OF_METERS,
+)
 
 # For each meter, and each number of its amounts that have been counted, the first minute after which they have. The
 # minutes are read once for all amounts of a meter, and only up to the one that answers for the largest: a window of a
@@ -122,7 +134,7 @@ async def left(
     if not cells:
         return {}
     cursor = await connection.execute(
-        _FORGET if forget else _LEFT,
+        (_FORGET if forget else _LEFT).on(connection),
         {
             "organization_id": organization_id,
             "customer_ids": "\t".join([cell.customer_id for cell, _ in cells]),
@@ -153,7 +165,7 @@ async def clear(connection: DriverConnection, organization_id: int, cells: Seque
     """Deletes all minutes of meters, which are about to be counted anew."""
     if cells:
         await connection.execute(
-            _CLEAR,
+            _CLEAR.on(connection),
             {
                 "organization_id": organization_id,
                 "customer_ids": "\t".join([cell.customer_id for cell in cells]),

@@ -48,7 +48,7 @@ FROM unnest(
     CAST(:customer_ids AS text[]), CAST(:reservation_ids AS text[]), CAST(:charges AS text[]),
     CAST(:answers AS text[]), CAST(:settlements AS text[])
 ) AS i (customer_id, reservation_id, charges, answer, settlement)
-WHERE r.organization_id = :organization_id
+WHERE r.organization_id = :organization_id AND r.customer_id = ANY(:customer_ids)
     AND r.customer_id = i.customer_id COLLATE "C" AND r.reservation_id = i.reservation_id COLLATE "C"
 """)
 

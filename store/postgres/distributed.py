@@ -33,6 +33,16 @@ class Forms:
     plain: bytes
     cluster: bytes
 
+    @classmethod
+    def naming_shards(cls, statement: str, customer_ids: str) -> "Forms":
+        """A statement about several customers, which on a cluster says of which.
+
+        Otherwise it goes to each shard. statement: with {shards} where a condition can follow others. customer_ids:
+        that condition, as "t.customer_id = ANY(%(customer_ids)s)".
+        """
+        cluster = statement.replace("{shards}", f"AND {customer_ids}")
+        return cls(statement.replace("{shards}", "").encode(), cluster.encode())
+
     def on(self, connection: psycopg.AsyncConnection[Row]) -> bytes:
         """The form for the database of a connection."""
         return self.cluster if on_cluster(connection) else self.plain

@@ -16,7 +16,7 @@ from evaluator.balances import Unit
 from evaluator.periods import Period
 from evaluator.recharges import BalanceReading, CancelReason, NewRecharge, Policy, RechargeState
 from store.postgres.database import DriverConnection, Row
-from store.postgres.distributed import on_cluster
+from store.postgres.distributed import Forms, on_cluster
 from store.postgres.json_rows import json_rows
 from store.recharges.policies import policy_of, standing_values
 
@@ -178,14 +178,17 @@ class Ended:
 
 
 # Ends recharges, and returns what their notifications say.
-_END = """
+_END = Forms.naming_shards(
+    """
 UPDATE recharge r SET state = i.state, cancel_reason = i.cancel_reason, end_time = %(now)s
 FROM json_to_recordset(%(rows)s::json) AS i (customer_id text, recharge_id text, state text, cancel_reason text)
 WHERE r.organization_id = %(organization_id)s AND r.customer_id = i.customer_id COLLATE "C"
-    AND r.recharge_id = i.recharge_id COLLATE "C"
+    AND r.recharge_id = i.recharge_id COLLATE "C" {shards}
 RETURNING r.customer_id, r.recharge_id, r.balance_id, r.unit, r.sequence, r.attempt, r.amount, r.remaining,
     r.create_time, r.expire_time
-"""
+""",
+    "r.customer_id = ANY(%(customer_ids)s)",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,7 +223,13 @@ async def end(
         ),
         organization_id,
     )
-    cursor = await connection.execute(_END.encode(), {"organization_id": organization_id, "rows": rows, "now": now})
+    parameters = {
+        "organization_id": organization_id,
+        "rows": rows,
+        "now": now,
+        "customer_ids": [one.customer_id for one in ended],
+    }
+    cursor = await connection.execute(_END.on(connection), parameters)
     return [_ended(row) for row in await cursor.fetchall()]
 
 
@@ -274,7 +283,8 @@ async def request(
 
 
 # Writes where policies stand.
-_WRITE = """
+_WRITE = Forms.naming_shards(
+    """
 UPDATE recharge_policy p SET
     state = i.state, disabled_reason = i.disabled_reason, disable_time = i.disable_time,
     failed_attempts = i.failed_attempts, last_sequence = i.last_sequence, open_recharge_id = i.open_recharge_id,
@@ -286,8 +296,10 @@ FROM json_to_recordset(%(rows)s::json) AS i (
     wait_reason text, wait_end_time timestamptz, due_time timestamptz
 )
 WHERE p.organization_id = %(organization_id)s AND p.customer_id = i.customer_id COLLATE "C"
-    AND p.balance_id = i.balance_id COLLATE "C"
-"""
+    AND p.balance_id = i.balance_id COLLATE "C" {shards}
+""",
+    "p.customer_id = ANY(%(customer_ids)s)",
+)
 
 
 async def write(connection: DriverConnection, organization_id: int, changed: Sequence[Policy]) -> None:
@@ -303,7 +315,12 @@ async def write(connection: DriverConnection, organization_id: int, changed: Seq
         ),
         organization_id,
     )
-    await connection.execute(_WRITE, {"organization_id": organization_id, "rows": rows})
+    parameters = {
+        "organization_id": organization_id,
+        "rows": rows,
+        "customer_ids": [policy.customer_id for policy in changed],
+    }
+    await connection.execute(_WRITE.on(connection), parameters)
 
 
 # Ends the timers of policies.

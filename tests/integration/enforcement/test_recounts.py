@@ -142,13 +142,13 @@ async def test_a_move_locks_those_above_in_the_order_of_their_ids(caller: Caller
     for parent, name in itertools.pairwise(["", *names]):
         await caller.put_customer(customer_pb2.Customer(customer_id=name, parent_customer_id=parent))
     await caller.put_customer(customer_pb2.Customer(customer_id="z-moved"))
-    lock = "SELECT customer_id FROM customer WHERE customer_id = ANY(%s) FOR UPDATE"
+    lock = "SELECT customer_id FROM customer WHERE customer_id = %s FOR UPDATE"
     async with await psycopg.AsyncConnection.connect(caller.database_url) as connection:
-        await connection.execute(lock, (["a-second"],))
+        await connection.execute(lock, ("a-second",))
         moved = customer_pb2.Customer(customer_id="z-moved", parent_customer_id="b-fourth")
         moving = asyncio.create_task(caller.put_customer(moved))
         await waiting_for_locks(caller)
         others = [name for name in names if name != "a-second"]
-        found = await (await connection.execute(f"{lock} SKIP LOCKED", (others,))).fetchall()
-        assert sorted(name for (name,) in found) == sorted(others)
+        found = [await (await connection.execute(f"{lock} SKIP LOCKED", (one,))).fetchone() for one in others]
+        assert found == [(one,) for one in others]
     await moving

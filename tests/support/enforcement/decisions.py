@@ -13,6 +13,7 @@ from evaluator.enforcement.meters import Meter
 from evaluator.enforcement.usage import Usage
 from evaluator.limit_windows import BILLING_PERIOD, LimitWindow
 from evaluator.periods import Period
+from store.enforcement.changed_customers import Mark
 from store.identity.organizations import Organization
 from tests.support.waiting import within
 
@@ -92,15 +93,15 @@ class CheckerInMemory:
                 await self._called.wait()
 
     async def changed(
-        self, organization: Organization, customer_ids: Sequence[str], since: int | None
-    ) -> tuple[set[str], int]:
+        self, organization: Organization, customer_ids: Sequence[str], since: Mark | None
+    ) -> tuple[set[str], Mark]:
         """The customers of which something else is left than at the last look."""
         self.looks += 1
         self._called.set()
         if self.failure is not None:
             raise self.failure
         now = {one: self.left.get((organization.organization_id, one), AMOUNT) for one in customer_ids}
-        before = self._seen.pop(since, now) if since is not None else now
+        before = self._seen.pop(since, now) if isinstance(since, int) else now
         self._seen[self.looks] = now
         await asyncio.sleep(0)
         changed = {one for one, left in now.items() if self.finds_changes and before.get(one, left) != left}
