@@ -1,4 +1,4 @@
-"""What a migration may do to a table that is distributed, or is on each node: forms that Citus carries out everywhere.
+"""What a migration may do to a table that is distributed, or is on each node: forms that Citus carries out.
 
 Citus refuses what it does not know, so a form that is not listed here has to be tried on a cluster first.
 """
