@@ -44,6 +44,7 @@ ONE_SERVER: Mapping[str, str] = {
     "balances.held_segments._COVERED": "_COVERED_JOINED",
     "monitoring.backlog._ALL": "_DELIVERIES_ALONE and _OTHERS",
     "monitoring.backlog._READ": "_OTHERS",
+    "deliveries.bodies._OF_NOTIFICATIONS": "_ON_CLUSTER",
     "notifications.history._REST": "_REST_JOINED",
     "recharges.evaluation._READ_BY_KEY": "a statement for each part",
     "usage.series._READ": "the same: its subquery names the one customer by a parameter",
