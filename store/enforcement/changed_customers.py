@@ -12,7 +12,7 @@ places and transactions of the rows of each customer, and compares it with that 
 from collections.abc import Collection, Mapping
 
 from evaluator.routing_facts import MOST_LEVELS
-from store.accounts import customer_levels
+from store.customers import levels
 from store.postgres.database import DriverConnection
 from store.postgres.distributed import on_cluster
 
@@ -81,7 +81,7 @@ async def _compare(
     connection: DriverConnection, organization_id: int, customer_ids: Collection[str], since: Mark | None
 ) -> tuple[set[str], Mark]:
     """As `look`, by digests. A customer that was not looked at before counts as changed."""
-    parents = await customer_levels.above(connection, organization_id, customer_ids)
+    parents = await levels.above(connection, organization_id, customer_ids)
     wanted = sorted({*customer_ids, *parents, *parents.values()})
     cursor = await connection.execute(_DIGESTS, {"organization_id": organization_id, "ids": wanted})
     stored = dict.fromkeys(wanted, 0) | {row[0]: int(row[1]) for row in await cursor.fetchall()}

@@ -13,7 +13,7 @@ from evaluator.amounts import ZERO
 from evaluator.enforcement.meters import Meter
 from evaluator.raw_events import RawEvents
 from evaluator.routing_facts import MOST_LEVELS
-from store.accounts import customer_levels
+from store.customers import levels
 from store.postgres.database import DriverConnection
 from store.postgres.distributed import on_cluster
 from store.usage.recounts import StatementKind, conditions, parameters_of, tally_columns
@@ -146,7 +146,7 @@ async def parameters_of_below(
     connection: DriverConnection, organization_id: int, wanted: Sequence[MeterRecount]
 ) -> dict[str, Any]:
     """The other parameters of COUNTED_BELOW. Reads them, level by level."""
-    found = await customer_levels.below(connection, organization_id, {one.meter.customer_id for one in wanted})
+    found = await levels.below(connection, organization_id, {one.meter.customer_id for one in wanted})
     return {
         "roots": [one.root for one in found],
         "below_ids": [one.customer_id for one in found],

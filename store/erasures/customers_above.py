@@ -4,7 +4,7 @@ from collections.abc import Collection
 from datetime import datetime
 
 from evaluator.routing_facts import MOST_LEVELS
-from store.accounts import customer_levels
+from store.customers import levels
 from store.postgres import row_locks
 from store.postgres.database import DriverConnection
 from store.postgres.distributed import on_cluster
@@ -44,7 +44,7 @@ async def note_change_below(
         return
     parameters = {"organization_id": organization_id, "epoch": epoch, "now": now}
     if on_cluster(connection):
-        parents = await customer_levels.above(connection, organization_id, customer_ids)
+        parents = await levels.above(connection, organization_id, customer_ids)
         noted = {*customer_ids, *parents.values()}
         await row_locks.send_each(connection, _NOTE_ONE, {one: {**parameters, "customer_id": one} for one in noted})
     else:

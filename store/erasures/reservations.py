@@ -3,9 +3,8 @@
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from store.balances import wallets
 from store.erasures.jobs import ErasureJob, StepResult
-from store.postgres.database import driver
+from store.erasures.wallet_locks import lock_wallets
 
 _HELD_BY = text("""
 SELECT reservation_id, ARRAY(SELECT charge ->> 0 FROM jsonb_array_elements(coalesce(charges, '[]')) AS charge)
@@ -44,6 +43,6 @@ async def end_reservations(connection: AsyncConnection, job: ErasureJob, limit: 
     assert job.customer_id is not None, "a running job knows its customer"
     holders = {job.customer_id} | {holder for _, of_one in rows for holder in of_one}
     # Whatever holds a part of a meter has made the wallet of its customer.
-    await wallets.locked(await wallets.send_lock(await driver(connection), job.organization_id, holders))
+    await lock_wallets(connection, job.organization_id, holders)
     ids = [reservation_id for reservation_id, _ in rows]
     return StepResult(deleted=int(await connection.scalar(_DELETE, {**scope, "reservation_ids": ids}) or 0))

@@ -10,9 +10,9 @@ import orjson
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from store.balances import wallets
 from store.enforcement import reservations
 from store.erasures.jobs import ErasureJob, StepResult
+from store.erasures.wallet_locks import lock_wallets
 from store.postgres.database import driver
 
 # Whether any reservation of another customer can name this one: it has a meter, which is deleted after this step, and
@@ -67,9 +67,9 @@ async def forget_in_reservations(connection: AsyncConnection, job: ErasureJob, l
     found = (await connection.execute(_FIND, {**scope, "limit": limit})).all()
     if not found:
         return StepResult(complete=True)
-    raw = await driver(connection)
     # Reservations are changed by the holder of the wallet of their customer.
-    await wallets.locked(await wallets.send_lock(raw, organization_id, {row.customer_id for row in found}))
+    await lock_wallets(connection, organization_id, {row.customer_id for row in found})
+    raw = await driver(connection)
     keys = [(row.customer_id, row.reservation_id) for row in found]
     stored = await reservations.records(await reservations.send_lock(raw, organization_id, keys))
     rows = [(*key, record.charges, record.answer, record.settlement) for key, record in stored.items()]
