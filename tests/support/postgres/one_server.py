@@ -31,6 +31,7 @@ ONE_SERVER: Mapping[str, str] = {
     "balances.wallets._LOCK_WITH_OTHERS": "_LOCK_ONE",
     "enforcement.reservations._LOCK": "a lock of each customer's",
     "erasures.customers_below._CLEAR": "a lock of each customer",
+    "erasures.wallet_locks._LOCK": "_LOCK_ONE",
     "usage.voids._LOCK": "_LOCK_ONE",
     # A bounded search for each of several customers: a statement for each of them.
     "accounts.customer_evaluations._HAVING_USAGE": "_HAS_USAGE",
