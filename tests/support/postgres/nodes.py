@@ -18,6 +18,7 @@ from store.citus.nodes import Node, parse_nodes
 from store.migrate import migrate
 
 _SHARDS = 4  # of each table: two on each of two workers. A copy of the database takes as long as it has files.
+_ADDING = 1_717  # an advisory lock of the server's own database
 _PATIENCE = 20  # tries to copy a database to which Citus' daemon connects again and again
 
 
@@ -54,7 +55,14 @@ class Nodes:
                 with psycopg.connect(one, autocommit=True) as connection:
                     connection.execute("CREATE EXTENSION citus")
             self.execute(f"ALTER DATABASE {database} SET citus.shard_count = {_SHARDS}")
-        migrate(url, cluster=self._workers or None)
+        coordinator = self._connections[0]
+        # To add a node changes roles, which all databases share: two test processes would fail with "tuple
+        # concurrently updated".
+        coordinator.execute("SELECT pg_advisory_lock(%s)", [_ADDING])
+        try:
+            migrate(url, cluster=self._workers or None)
+        finally:
+            coordinator.execute("SELECT pg_advisory_unlock(%s)", [_ADDING])
 
     def copy(self, name: str, template: str) -> None:
         """Copies a database on each node. FILE_COPY clones a small one faster than the default, which logs blocks."""
