@@ -70,7 +70,7 @@ class Nodes:
 
     def drop(self, name: str) -> None:
         """Drops a database on each node."""
-        self.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+        list(self._threads.map(lambda one: _drop(one, name), self._connections))
 
     def close(self) -> None:
         """Closes the connections."""
@@ -94,6 +94,16 @@ def _copy(connection: psycopg.Connection[tuple[object, ...]], name: str, templat
     for _ in range(_PATIENCE):
         # Citus' daemon and the sessions of other nodes stay in the template.
         connection.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", [template])
+        with suppress(psycopg.errors.ObjectInUse):
+            connection.execute(statement)
+            return
+    connection.execute(statement)
+
+
+def _drop(connection: psycopg.Connection[tuple[object, ...]], name: str) -> None:
+    statement = sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name))
+    for _ in range(_PATIENCE):
+        # Another node can connect just then.
         with suppress(psycopg.errors.ObjectInUse):
             connection.execute(statement)
             return
