@@ -1,8 +1,8 @@
 """Every command of docs/deploying.md and docs/scaling.md names files, services, units and options that exist.
 
 `tests/acceptance/test_backup.py` runs those of backup and restore, `tests/acceptance/test_health.py` those of health,
-`tests/unit/deploy/test_tools.py` those of tools that are installed. `tests/unit/bench/test_documented_parts.py` checks
-those of `make bench`.
+`tests/unit/deploy/test_tools.py` those of installed tools. `tests/unit/bench/test_documented_parts.py` checks those of
+`make bench`.
 """
 
 import itertools
