@@ -1,7 +1,7 @@
 """Every command of docs/deploying.md and docs/scaling.md names files, services, units and options that exist.
 
 `tests/acceptance/test_backup.py` runs those of backup and restore, `tests/acceptance/test_health.py` those of health,
-`tests/unit/deploy/test_tools.py` those of installed tools. `tests/unit/bench/test_documented_parts.py` checks those of
+`tests/unit/deploy/test_tools.py` those of installed tools, `tests/unit/bench/test_documented_parts.py` those of
 `make bench`.
 """
 
