@@ -9,6 +9,7 @@ import uvloop
 from rich.console import Console
 
 from bench import report, sustained
+from bench.nodes import part as nodes
 from bench.parts import DEFAULT, PARTS
 from bench.plots import drawing
 from bench.support import load, machine, results
@@ -69,6 +70,7 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument(
         "--servers", type=int, default=1, help="of nodes: servers at the same time, on the same usage"
     )
+    options.add_argument("--rounds", type=int, default=nodes.ROUNDS, help="of nodes: visits of each database")
     return options
 
 

@@ -140,7 +140,7 @@ async def _mesh(postgresql: PostgreSQL, say: Say, options: Namespace) -> Measure
 
 async def _nodes(postgresql: PostgreSQL, say: Say, options: Namespace) -> Measured:
     named = Named(options.plain, options.cluster, parse_workers(options.nodes))
-    found = await nodes.measure(postgresql, say, named, options.servers, options.only)
+    found = await nodes.measure(postgresql, say, named, options.servers, options.rounds, options.only)
     return Measured(found.figures(), found.tables())
 
 

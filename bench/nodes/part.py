@@ -24,6 +24,7 @@ async def measure(
     report: Callable[[str], None],
     named: Named,
     servers: int = 1,
+    number_of_rounds: int = ROUNDS,
     only: Sequence[str] = (),
 ) -> Report:
     """Measures the rows of these names (none: all of them) in each database, with so many servers at the same time.
@@ -35,7 +36,7 @@ async def measure(
     async with places(postgresql, named) as found:
         with contextlib.ExitStack() as exits:
             clients = [exits.enter_context(Client()) for _ in range(servers)]
-            for number in range(ROUNDS):
+            for number in range(number_of_rounds):
                 visits = {}
                 for place in found:
                     visits[place.name] = await Visit(postgresql, place, number, clients).measure(rows)

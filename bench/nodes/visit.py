@@ -9,7 +9,6 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from bench.latency import Alone, Pace
 from bench.nodes.places import Place
 from bench.support import cpu, load
 from bench.support.access import Access
@@ -17,6 +16,7 @@ from bench.support.client import Client
 from bench.support.figures import milliseconds
 from bench.support.full_speed import Send, Sent
 from bench.support.load import DENSE, SPARSE, Kind, Load
+from bench.support.lone_events import Alone, Pace
 from bench.support.sending import NotCounted, create_alerts
 from bench.support.stack import PostgreSQL
 from tests.support.processes.programs import Program

@@ -1,7 +1,8 @@
 """Every command of docs/deploying.md and docs/scaling.md names files, services, units and options that exist.
 
 `tests/acceptance/test_backup.py` runs those of backup and restore, `tests/acceptance/test_health.py` those of health,
-`tests/unit/deploy/test_tools.py` those of tools that are installed.
+`tests/unit/deploy/test_tools.py` those of installed tools, `tests/unit/bench/test_documented_parts.py` those of
+`make bench`.
 """
 
 import itertools
@@ -11,8 +12,6 @@ from collections.abc import Iterator, Sequence
 
 import pytest
 
-from bench.__main__ import parser as bench_parser
-from bench.parts import PARTS
 from tests.support.deployment import (
     CITUS,
     COMPOSE_FILES,
@@ -27,7 +26,7 @@ from tests.support.deployment import (
 from tests.support.documented import ROOT as REPOSITORY
 
 # What other tests run as it is typed, and what belongs to no file of this repository.
-ELSEWHERE = {"pg_dump", "pg_restore", "pg_basebackup", "python3", "/opt/tidemark/bin/pip"}
+ELSEWHERE = {"make", "pg_dump", "pg_restore", "pg_basebackup", "python3", "/opt/tidemark/bin/pip"}
 
 
 PAGES = ("deploying.md", "scaling.md")
@@ -115,14 +114,6 @@ def check_copy(words: Sequence[str]) -> None:
     assert "secret.key" in words[1] or all((path.parent / words[1]).exists() for path in COMPOSE_FILES)
 
 
-def check_make(words: Sequence[str]) -> None:
-    """The part of the benchmark exists, with its options."""
-    assert words[1] == "bench"
-    [part] = options(words, "PART")
-    found = bench_parser().parse_args(shlex.split(part))
-    assert set(found.only) <= set(PARTS[found.part].rows)
-
-
 def check_systemctl(words: Sequence[str]) -> None:
     """The units exist."""
     for name in (word for word in words[2:] if not word.startswith("--")):
@@ -136,7 +127,6 @@ CHECKS = {
     "envoy": check_files,
     "install": check_files,
     "kubectl": check_kubectl,
-    "make": check_make,
     "systemctl": check_systemctl,
     "tidemark": check_tidemark,
 }
