@@ -22,7 +22,7 @@ from webhooks.secret_box import CannotOpen, SecretBox
 
 RETURN_DELAY = timedelta(seconds=30)  # until a delivery is due again that Tidemark could not send by its own fault
 
-# The same for a delivery whose notification does not show: as long as the delivery is old, between this and the above.
+# The same for a delivery whose notification does not show: as long as the delivery is old, from this to the above.
 LEAST_RETURN_DELAY = timedelta(seconds=1)
 
 logger = logging.getLogger(__name__)

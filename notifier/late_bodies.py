@@ -1,8 +1,8 @@
 """Late bodies: of notifications that did not show when their deliveries were claimed.
 
-Where the tables lie on several nodes, a commit shows on the node of the queue milliseconds before it shows on that of
-the notification. The claim is committed without the body, so that no endpoint stays locked, and the body is looked for
-again a little later.
+Where the tables lie on several nodes, a commit shows on the node of the queue milliseconds before it shows on that
+of the notification. The claim is committed without the body, so that no endpoint stays locked, and the body is
+looked for again a little later.
 """
 
 import asyncio

@@ -1,5 +1,6 @@
 """Checks of the work that waits: backfills, timers, the outbox, deliveries, jobs, reservations, recharges."""
 
+import asyncio
 from collections.abc import Sequence
 from datetime import timedelta
 
@@ -11,6 +12,7 @@ BEAT_WARNING, BEAT_PROBLEM = timedelta(seconds=20), timedelta(minutes=1)  # proc
 SECONDS, MINUTES = timedelta(seconds=30), timedelta(minutes=10)
 HOURS, DAY = timedelta(hours=1), timedelta(days=1)
 UNPLACED_WARNING = 5_000  # notifications of one organization
+UNSEEN = 1.0  # seconds after which a notification that did not show is looked for once more
 _NOTIFIER = "start a notifier (tidemark notify), or read the log of those that run"
 _SERVER = "read the log of the servers; tidemark serve --workers N adds processes"
 
@@ -57,6 +59,21 @@ async def timers(examined: Examined) -> Sequence[Finding]:
 
 async def feed(examined: Examined) -> Sequence[Finding]:
     """Notifications that have no position in the feed of their organization."""
+    unseen = await work.unseen_notifications(examined.connection)
+    if unseen:  # of a cluster, for milliseconds: the nodes commit one after the other
+        await asyncio.sleep(UNSEEN)
+        unseen &= await work.unseen_notifications(examined.connection)
+    if unseen:
+        organization_id, notification_id = min(unseen)
+        return [
+            warning(
+                f"{len(unseen):,} feeds wait for a notification that does not show; that of organization"
+                f" {organization_id} for {notification_id}",
+                "subscribers and lists get nothing that comes after it",
+                "wait a minute: servers leave out a notification that was deleted; if it stays, a node of the cluster"
+                " does not answer, or has a prepared transaction that is not committed (pg_prepared_xacts)",
+            )
+        ]
     number = await work.unplaced_notifications(examined.connection)
     more = "at least " if number == COUNTED else ""
     text = f"{more}{number:,} notifications of one organization have no position in its feed"

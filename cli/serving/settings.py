@@ -188,8 +188,8 @@ def database_problems(url: str) -> Iterator[None]:
         raise Problem(
             f"{error} ({shown(url)})",
             [
-                "move each with alter_distributed_table, undistribute_table or the like of Citus, or run the version that"
-                " distributed them"
+                "move each with undistribute_table, and run this command again, or",
+                "run the version that distributed them",
             ],
         ) from None
     except SchemaTooNew as error:

@@ -188,3 +188,36 @@ async def unplaced_notifications(connection: DriverConnection) -> int:
     cursor = await connection.execute(_FEED, {"counted": COUNTED})
     row = await cursor.fetchone()
     return 0 if row is None else int(row[1])
+
+
+# The first notification of each feed, and those of them that show. Two statements: the tables may lie apart.
+_FIRST_UNPLACED = """
+SELECT DISTINCT ON (organization_id) organization_id, customer_id, notification_id
+FROM (SELECT * FROM feed_pending ORDER BY organization_id, arrival LIMIT %(counted)s) AS p
+ORDER BY organization_id, arrival
+"""
+_SHOWING = """
+SELECT wanted.organization_id, wanted.notification_id
+FROM unnest(%(organizations)s::bigint[], %(customers)s::text[], %(notifications)s::text[])
+    AS wanted (organization_id, customer_id, notification_id)
+JOIN notification n ON n.organization_id = wanted.organization_id AND n.customer_id = wanted.customer_id
+    AND n.notification_id = wanted.notification_id
+"""
+
+
+async def unseen_notifications(connection: DriverConnection) -> set[tuple[int, str]]:
+    """The notifications for which a feed waits, because they do not show: organization and notification."""
+    first = await (await connection.execute(_FIRST_UNPLACED, {"counted": COUNTED})).fetchall()
+    if not first:
+        return set()
+    organizations, customers, notifications = zip(*first, strict=True)
+    cursor = await connection.execute(
+        _SHOWING,
+        {
+            "organizations": list(organizations),
+            "customers": list(customers),
+            "notifications": list(notifications),
+        },
+    )
+    wanted = set(zip(organizations, notifications, strict=True))
+    return wanted - {(organization_id, notification_id) async for organization_id, notification_id in cursor}

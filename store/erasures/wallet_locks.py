@@ -9,7 +9,7 @@ from store.postgres.database import driver
 from store.postgres.distributed import on_cluster
 
 _LOCK = b"""
-SELECT FROM wallet WHERE organization_id = %(organization_id)s AND customer_id = ANY(%(customer_ids)s)
+SELECT 1 FROM wallet WHERE organization_id = %(organization_id)s AND customer_id = ANY(%(customer_ids)s)
 ORDER BY customer_id FOR UPDATE
 """
 # Of a cluster: see `store.postgres.row_locks`.

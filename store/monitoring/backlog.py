@@ -26,7 +26,8 @@ class Backlog:
     the oldest time at which a delivery became due to an endpoint that may get one now; waiting_deliveries: to any
     endpoint, also one whose receiver fails or is slow. timers: the earliest timer, which may lie ahead. backfills:
     alerts that are not evaluated on all that exists yet, and the last change of one of them. feed: notifications that
-    have no position in the feed of their organization yet. reservations: those that are open. next_expiry: the
+    have no position in the feed of their organization yet; unseen_feed: those of the first _OLDEST_OF that do not
+    show. reservations: those that are open. next_expiry: the
     earliest time at which one of them expires, which may lie ahead. recharges: those that wait for a report.
     disabled_recharge_policies: those that have switched themselves off.
     """
@@ -43,6 +44,7 @@ class Backlog:
     oldest_backfill: datetime | None
     feed: int
     oldest_feed: datetime | None
+    unseen_feed: int
     reservations: int
     next_expiry: datetime | None
     recharges: int
@@ -61,9 +63,11 @@ _READ = """
 WITH RECURSIVE {deliveries}, backfills AS (
     SELECT count(*) AS number, min(update_time) AS oldest
     FROM (SELECT update_time FROM alert WHERE visit_after IS NOT NULL LIMIT :most) AS waiting
+), unplaced AS (
+    SELECT organization_id, customer_id, notification_id FROM feed_pending LIMIT :oldest_of
 ), pending AS (
-    SELECT min(create_time) AS oldest
-    FROM (SELECT organization_id, customer_id, notification_id FROM feed_pending LIMIT :oldest_of) AS unplaced
+    SELECT min(create_time) AS oldest, (SELECT count(*) FROM unplaced) - count(*) AS unseen
+    FROM unplaced
     JOIN notification USING (organization_id, customer_id, notification_id)
 )
 SELECT clock_timestamp() AS read_time,
@@ -79,6 +83,7 @@ SELECT clock_timestamp() AS read_time,
        (SELECT count(*) FROM (SELECT FROM feed_pending ORDER BY organization_id, arrival LIMIT :most) AS counted)
            AS feed,
        pending.oldest AS oldest_feed,
+       pending.unseen AS unseen_feed,
        (SELECT count(*)
         FROM (SELECT 1 FROM reservation WHERE state = 'OPEN' ORDER BY expire_time LIMIT :most) AS counted)
            AS reservations,

@@ -104,6 +104,11 @@ class BacklogWatch:
             lambda found: self._age(found.oldest_feed),
         )
         shown(
+            "tidemark_feed_unseen_notifications",
+            "Notifications without a position that do not show yet, of the first 200; their feeds wait for them.",
+            lambda found: found.unseen_feed,
+        )
+        shown(
             "tidemark_enforcement_open_reservations",
             f"Reservations that are open, {backlog.MOST_COUNTED} at most.",
             lambda found: found.reservations,

@@ -5,10 +5,10 @@ one node and not yet on another: the notification shows within milliseconds, or,
 when its prepared transaction is committed. Or the notification was deleted without this row, which only an operator
 does, or an erasure of a version before this rule.
 
-Time does not tell one from the other. The primary key of notification does: the transaction that wrote the row in
+Time does not separate the two. The primary key of notification does: the transaction that wrote the row in
 feed_pending has written the notification before it committed, so an insert with the same key waits for that
-transaction, and then finds the key taken. If the insert succeeds instead, there is no such notification and there will
-be none. It is rolled back, and the row of feed_pending is deleted.
+transaction, and then finds the key taken. If the insert succeeds instead, there is no such notification and
+there will be none. It is rolled back, and the row of feed_pending is deleted.
 """
 
 import asyncio

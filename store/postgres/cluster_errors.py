@@ -14,8 +14,7 @@ _UNCLEAR = frozenset({"XX000", "58030"})  # states that errors of a node get on 
 
 # The beginning of a text, and the SQLSTATE that the error has at its node, or would have.
 #
-# The texts of PostgreSQL are those of `lc_messages = C`; a cluster whose nodes speak another language has to be set to
-# it (docs/design.md).
+# The texts of PostgreSQL are the English ones; the nodes of a cluster have to be set to `lc_messages = C`.
 _STATES: tuple[tuple[str, str], ...] = (
     (r"duplicate key value violates unique constraint", "23505"),
     # The loss of a node, met by an open session; later statements have 08006.

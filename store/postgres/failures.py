@@ -138,8 +138,8 @@ _BY_STATE = {
 }
 # The kinds of all failures.
 KINDS = tuple(dict.fromkeys(one.kind for one in (*_BY_STATE.values(), POOL_EXHAUSTED, NODE_LOST)))
-# The severity of an error that a coordinator passes on. The end of the own session has FATAL or PANIC, or comes from the
-# driver without any.
+# The severity of an error that a coordinator passes on. The end of the own session has FATAL or PANIC, or comes from
+# the driver without any.
 _PASSED_ON = "ERROR"
 # 40002 is a deferred constraint that is violated: the same transaction would fail again.
 _OWN_FAULTS = frozenset({"40002"})

@@ -77,14 +77,17 @@ PINS: Mapping[str, tuple[str, str]] = {
     # Of a Citus cluster; a server without that extension does not know them, and they are left out.
     "citus.enable_deadlock_prevention": (
         "off",
-        "on, every statement that changes several shards locks them until the commit: commits wait for each other, and"
-        " deadlock although they share no row",
+        "on, every statement that changes several shards locks them until the commit: commits wait for each other,"
+        " and deadlock although they share no row",
     ),
     "citus.multi_shard_modify_mode": (
         "sequential",
         "one connection to each node, so that a transaction sees its own changes, and locks shards in one order",
     ),
 }
+
+# Those of PINS that only a server with the extension of a cluster knows.
+OF_CLUSTER = frozenset(name for name in PINS if name.startswith("citus."))
 
 # Detect a peer that vanished. Not each platform of the server supports all of them, so the server may refuse them.
 PEER_PINS: Mapping[str, tuple[str, str]] = {

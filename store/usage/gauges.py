@@ -92,7 +92,7 @@ FROM candidate m JOIN {input_again} i USING (gauge_id), LATERAL (
 ) AS c (is_stale, has_tripped)
 WHERE %(return_all)s OR is_stale OR has_tripped
 """
-# On a cluster, Citus sends the rows of a CTE that an INSERT reads to all nodes, which makes each of them a participant
+# On a cluster, Citus sends the rows of a CTE that an INSERT reads to all nodes, which makes each a participant
 # of the commit. So the input is read twice there.
 _MOVE = Forms(
     _MOVE_INPUT.format(ctes=f"input AS ({_INPUT}), ", input="input", input_again="input").encode(),

@@ -57,7 +57,9 @@ async def _make(connection: Connection, org: int) -> None:
         await raw.execute(
             "INSERT INTO reservation (organization_id, customer_id, reservation_id, state, digest, metric_id,"
             " quantity, overage_policy, outcome, granted_quantity, event_time, create_time, expire_time)"
-            " VALUES (%s, %s, %s, 'OPEN', '00000000-0000-0000-0000-000000000001', 'm', 1, 'CAP', 'ALLOWED', 1, %s, %s, %s)",
+            " VALUES (%s, %s, %s, 'OPEN', '00000000-0000-0000-0000-000000000001', 'm', 1, "
+            "'CAP', 'ALLOWED', 1, %s, %s,"
+            " %s)",
             (org, one, f"r-{one}", NOON, NOON, NOON),
         )
         await raw.execute(

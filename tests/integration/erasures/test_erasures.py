@@ -19,9 +19,12 @@ from generated.tidemark.v1 import (
 )
 from runtime.clock import ManualClock
 from server.calls.validation import to_timestamp
+from store.erasures.jobs import ErasureJob, ErasureState
+from store.erasures.notifications import delete_notifications
 from store.notifications import evaluation_failures
 from store.postgres.database import Database
 from tests.support.balances.holder import Holder
+from tests.support.notifications.watching import notify, pool
 from tests.support.notifier.house import House
 from tests.support.server.running import metadata_of, reason_of
 from tests.support.server.sharing import shares_server
@@ -290,3 +293,17 @@ async def test_erasures_are_listed_and_a_repeated_request_begins_none(caller: Ca
             break
         request.page_token = answer.next_page_token
     assert sorted(pages) == sorted([[second.job_id], [first.job.job_id]])
+
+
+async def test_an_erasure_leaves_no_row_that_the_feed_would_wait_for(caller: Caller, clock: ManualClock) -> None:
+    """An evaluation commits after the step that deletes what waits for a position."""
+    await notify(caller, (PERSON, 1), (NEIGHBOUR, 1))
+    [[organization_id]] = await caller.rows("SELECT %(organization_id)s::bigint")
+    job = ErasureJob(
+        organization_id, "erj_1", PERSON, "pseudonym", ErasureState.RUNNING, 0, 0, 0, clock.now(), finish_time=None
+    )
+    async with pool(caller) as connections, connections.transaction() as connection:
+        done = await delete_notifications(connection, job, 100)
+    assert done.deleted == 2  # the notification, and its row in feed_pending
+    waiting = "SELECT customer_id FROM feed_pending WHERE organization_id = %(organization_id)s"
+    assert await caller.rows(waiting) == [(NEIGHBOUR,)]

@@ -129,7 +129,7 @@ async def test_a_tail_reads_more_notifications_than_one_transaction_takes(caller
 
 @with_server_limits(ServerLimits(feeds=replace(WITHOUT_POLLS, retry_pause=0.01)))
 async def test_a_tail_is_read_again_after_a_failed_read(caller: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = feeds.assign_positions
+    real = placing.assign_positions
     failures: list[Exception] = []
 
     async def fails_first(connection: AsyncConnection, organization_id: int, limit: int) -> Placed:

@@ -1,12 +1,14 @@
 """The tables on a real cluster of Citus: how they get to their places, also with data and after a kill."""
 
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import psycopg
 import pytest
 from sqlalchemy import Connection
+from sqlalchemy.exc import DBAPIError
 
 from store.citus.distribution import distribute, placed
 from store.citus.errors import NotACluster, StillInUse
@@ -116,9 +118,8 @@ def test_a_database_with_data_is_distributed_with_it(undistributed: str) -> None
 
 
 def test_a_distribution_that_is_killed_leaves_all_and_is_repeated(undistributed: str) -> None:
-    """Two customers' rows are locked, so that the distribution waits for them in its middle, where it is ended."""
+    """A row is locked, so that the distribution waits for its table, and is ended there."""
     with psycopg.connect(undistributed) as holder:
-        holder.execute("SELECT pg_advisory_xact_lock(1)")
         holder.execute("SELECT FROM wallet WHERE customer_id = 'c1' FOR UPDATE")
         failures = list[BaseException]()
 
@@ -130,9 +131,13 @@ def test_a_distribution_that_is_killed_leaves_all_and_is_repeated(undistributed:
 
         thread = threading.Thread(target=run)
         thread.start()
-        ended = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'LOCK TABLE%'"
-        while not _value(undistributed, f"SELECT count(*) FROM ({ended}) AS ended")[0]:
-            pass
+        ended = (
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND query LIKE 'LOCK TABLE%'"
+        )
+        with psycopg.connect(undistributed, autocommit=True) as operator:
+            while not operator.execute(ended.encode()).fetchall():
+                time.sleep(0.01)
         thread.join()
     assert len(failures) == 1
     assert _found(undistributed) == {}
@@ -140,6 +145,21 @@ def test_a_distribution_that_is_killed_leaves_all_and_is_repeated(undistributed:
     assert migrate(undistributed, cluster=[])
     assert _value(undistributed, _HELD) == _EXPECTED
     test_each_table_lies_where_it_was_decided(undistributed)
+
+
+def test_a_distribution_that_fails_after_tables_were_moved_leaves_all_and_is_repeated(undistributed: str) -> None:
+    """A trigger, which Citus refuses on a distributed table, lets it fail after others have moved."""
+    with psycopg.connect(undistributed, autocommit=True) as operator:
+        operator.execute("CREATE FUNCTION nothing() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END'")
+        operator.execute("CREATE TRIGGER odd BEFORE INSERT ON wallet FOR EACH ROW EXECUTE FUNCTION nothing()")
+    with pytest.raises(DBAPIError, match="trigger"):
+        migrate(undistributed, cluster=workers())
+    assert _found(undistributed) == {}
+    assert _value(undistributed, _HELD) == _EXPECTED
+    with psycopg.connect(undistributed, autocommit=True) as operator:
+        operator.execute("DROP TRIGGER odd ON wallet")
+    assert migrate(undistributed, cluster=workers())
+    assert _value(undistributed, _HELD) == _EXPECTED
 
 
 async def test_a_database_in_use_is_not_distributed(undistributed: str) -> None:

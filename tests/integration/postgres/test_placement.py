@@ -2,8 +2,11 @@
 
 import pytest
 
-from store.postgres.database import Database
+from store.migrate import revisions_after
+from store.migration_plan import module_of, recorded
+from store.postgres.database import Database, sync_engine
 from store.tables.placement import DISTRIBUTION_COLUMN, Placement, placements
+from tests.support.postgres.distributed_ddl import ddl_offences
 
 _TABLES = """
 SELECT relname FROM pg_class
@@ -57,3 +60,25 @@ async def test_no_distributed_table_has_what_citus_cannot_distribute(database: D
         assert len(await _rows(database, statement)) > 0
     else:
         assert len(await _rows(database, _SEQUENCES)) > 0
+
+
+# The last revision that no distributed database has had; the migrations up to it ran before any distribution.
+_BEFORE_CLUSTERS = "0048"
+
+
+def test_each_migration_can_be_carried_out_on_distributed_tables(database_url: str) -> None:
+    """On a cluster, migrations run on distributed tables from this revision on."""
+    engine = sync_engine(database_url)
+    with engine.connect() as connection:
+        found = {
+            revision: [
+                offence
+                for transaction in recorded(module_of(revision), connection)
+                for statement in transaction
+                for offence in ddl_offences(statement)
+            ]
+            for revision in revisions_after(_BEFORE_CLUSTERS)
+        }
+    engine.dispose()
+    assert len(found) > 0
+    assert [offence for offences in found.values() for offence in offences] == []

@@ -18,6 +18,7 @@ from store.citus.nodes import Node, parse_nodes
 from store.migrate import migrate
 
 _SHARDS = 4  # of each table: two on each of two workers. A copy of the database takes as long as it has files.
+_ADDING = 1_717  # an advisory lock of the server's own database
 _PATIENCE = 20  # tries to copy a database to which Citus' daemon connects again and again
 
 
@@ -54,7 +55,14 @@ class Nodes:
                 with psycopg.connect(one, autocommit=True) as connection:
                     connection.execute("CREATE EXTENSION citus")
             self.execute(f"ALTER DATABASE {database} SET citus.shard_count = {_SHARDS}")
-        migrate(url, cluster=self._workers or None)
+        coordinator = self._connections[0]
+        # To add a node changes roles, which all databases share: two test processes would fail with "tuple
+        # concurrently updated".
+        coordinator.execute("SELECT pg_advisory_lock(%s)", [_ADDING])
+        try:
+            migrate(url, cluster=self._workers or None)
+        finally:
+            coordinator.execute("SELECT pg_advisory_unlock(%s)", [_ADDING])
 
     def copy(self, name: str, template: str) -> None:
         """Copies a database on each node. FILE_COPY clones a small one faster than the default, which logs blocks."""
@@ -62,7 +70,7 @@ class Nodes:
 
     def drop(self, name: str) -> None:
         """Drops a database on each node."""
-        self.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+        list(self._threads.map(lambda one: _drop(one, name), self._connections))
 
     def close(self) -> None:
         """Closes the connections."""
@@ -86,6 +94,16 @@ def _copy(connection: psycopg.Connection[tuple[object, ...]], name: str, templat
     for _ in range(_PATIENCE):
         # Citus' daemon and the sessions of other nodes stay in the template.
         connection.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", [template])
+        with suppress(psycopg.errors.ObjectInUse):
+            connection.execute(statement)
+            return
+    connection.execute(statement)
+
+
+def _drop(connection: psycopg.Connection[tuple[object, ...]], name: str) -> None:
+    statement = sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name))
+    for _ in range(_PATIENCE):
+        # Another node can connect just then.
         with suppress(psycopg.errors.ObjectInUse):
             connection.execute(statement)
             return

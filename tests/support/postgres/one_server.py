@@ -31,6 +31,7 @@ ONE_SERVER: Mapping[str, str] = {
     "balances.wallets._LOCK_WITH_OTHERS": "_LOCK_ONE",
     "enforcement.reservations._LOCK": "a lock of each customer's",
     "erasures.customers_below._CLEAR": "a lock of each customer",
+    "erasures.wallet_locks._LOCK": "_LOCK_ONE",
     "usage.voids._LOCK": "_LOCK_ONE",
     # A bounded search for each of several customers: a statement for each of them.
     "accounts.customer_evaluations._HAVING_USAGE": "_HAS_USAGE",
@@ -44,6 +45,7 @@ ONE_SERVER: Mapping[str, str] = {
     "balances.held_segments._COVERED": "_COVERED_JOINED",
     "monitoring.backlog._ALL": "_DELIVERIES_ALONE and _OTHERS",
     "monitoring.backlog._READ": "_OTHERS",
+    "deliveries.bodies._OF_NOTIFICATIONS": "_ON_CLUSTER",
     "notifications.history._REST": "_REST_JOINED",
     "recharges.evaluation._READ_BY_KEY": "a statement for each part",
     "usage.series._READ": "the same: its subquery names the one customer by a parameter",

@@ -35,6 +35,20 @@ def test_unknown_command_is_a_usage_error() -> None:
     assert CliRunner().invoke(tidemark, ["fly"]).exit_code == 2
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--nodes", "worker-1"], "--nodes needs --citus"),
+        (["--plan", "--citus"], "--plan shows migrations only"),
+        (["--citus", "--nodes", "worker-1:0"], "'worker-1:0' is not host or host:port"),
+    ],
+)
+def test_options_of_migrate_that_contradict_each_other_are_a_usage_error(options: list[str], message: str) -> None:
+    result = CliRunner().invoke(tidemark, ["migrate", *options])
+    assert result.exit_code == 2
+    assert message in result.output
+
+
 @pytest.mark.parametrize("command", [["up"], ["serve"], ["notify"], ["migrate"], ["keys", "list"]])
 def test_invalid_settings_are_all_listed_and_the_command_ends_with_2(
     command: list[str], monkeypatch: pytest.MonkeyPatch

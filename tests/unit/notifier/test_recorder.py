@@ -13,6 +13,7 @@ import pytest
 from notifier.attempts import Attempter
 from notifier.hints import Hints
 from notifier.in_flight import InFlight
+from notifier.late_bodies import LateBodies
 from notifier.metrics import Metrics
 from notifier.orphans import OrphanedLeases
 from notifier.recorder import TRIES_ALONE, Recorder
@@ -67,7 +68,7 @@ class NotedInFlight(InFlight):
     ) -> None:
         slots, hints = Slots(10, timedelta(seconds=60)), Hints()
         orphans = OrphanedLeases(cast(Database, NoDatabase()), slots.holdings, Metrics())
-        super().__init__(slots, cast(Attempter, None), orphans, hints)
+        super().__init__(slots, cast(Attempter, None), orphans, hints, LateBodies(cast(Database, NoDatabase())))
         self._request = request
         self._on_begin = on_begin
         self._on_finish = on_finish

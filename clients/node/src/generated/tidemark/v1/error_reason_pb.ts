@@ -185,8 +185,8 @@ export enum ErrorReason {
   /**
    * ERROR_REASON_DATABASE_UNAVAILABLE (UNAVAILABLE) means that the database cannot serve the request at present; the
    * request itself is valid. Nothing that was acknowledged is lost. RetryInfo says when to try again. The metadata
-   * names the failure: connection_lost, shutting_down, read_only, session_ended, serialization, deadlock, lock_timeout,
-   * statement_canceled, too_many_connections, pool_exhausted, organization_busy, disk_full, out_of_memory,
+   * names the failure: connection_lost, node_lost, shutting_down, read_only, session_ended, serialization, deadlock,
+   * lock_timeout, statement_canceled, too_many_connections, pool_exhausted, organization_busy, disk_full, out_of_memory,
    * limit_reached or system_error. A later version may add failures.
    *
    * Example:
