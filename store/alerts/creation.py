@@ -19,7 +19,7 @@ from store.erasures import jobs as erasures
 from store.erasures.jobs import CustomerBeingErased
 from store.identity.quotas import QuotaReached
 from store.postgres.database import driver
-from store.postgres.distributed import Forms
+from store.postgres.distributed import Forms, on_cluster
 from store.tables.alerts import alert
 
 
@@ -137,13 +137,18 @@ _COLUMNS = {
     "columns": ", ".join(_AS_THEY_ARE),
     "w_columns": ", ".join(f"w.{name}" for name in _AS_THEY_ARE),
 }
-# On a cluster, gauges and alerts lie apart: no alert is found to be quiet, and each gets its backfill.
-_NONE_FOUND = """
-found AS (SELECT alert_id, false AS unknown, false AS quiet FROM wanted WHERE false)
+# On a cluster, gauges and alerts lie apart: no gauge is found to be quiet. Which customers are known is read before,
+# under the organization's lock.
+_UNKNOWN_FOUND = """
+found AS (
+    SELECT alert_id, customer_id <> ALL(%(known_ids)s) AS unknown, false AS quiet FROM wanted
+    WHERE customer_id IS NOT NULL AND visit_after IS NOT NULL
+)
 """
+_KNOWN = b"SELECT customer_id FROM customer WHERE organization_id = %s AND customer_id = ANY(%s)"
 _SAVE_FORMS = Forms(
     _SAVE.format(**_COLUMNS, found=FOUND, settled=f"{SETTLED}, ").encode(),
-    _SAVE.format(**_COLUMNS, found=_NONE_FOUND, settled="").encode(),
+    _SAVE.format(**_COLUMNS, found=_UNKNOWN_FOUND, settled="").encode(),
 )
 
 
@@ -158,6 +163,11 @@ async def _save(
     if any(one.definition.scope.customer_id is None for one in drafts):
         wide = None  # they may watch the same gauges as those that name a customer
     raw = await driver(connection)
+    customer_ids = list({one.definition.scope.customer_id for one in drafts} - {None})
+    known_ids = list[str]()
+    if on_cluster(raw):
+        known = await raw.execute(_KNOWN, (organization_id, customer_ids))
+        known_ids = [row[0] for row in await known.fetchall()]
     cursor = await raw.execute(
         _SAVE_FORMS.on(raw),
         {
@@ -166,7 +176,8 @@ async def _save(
             "epoch": begun.epoch,
             "now": begun.now,
             "kind": ChangeKind.CREATED.value,
-            "customer_ids": [one for one in {one.definition.scope.customer_id for one in drafts} if one is not None],
+            "customer_ids": customer_ids,
+            "known_ids": known_ids,
             **(NOT_SETTLED if wide is None else wide.parameters()),
         },
         prepare=False,  # see `store.alerts.alerts`: the table may grow fast
