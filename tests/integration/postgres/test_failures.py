@@ -190,11 +190,12 @@ async def until_empty(other: Session, query: LiteralString, *parameters: object)
         (limit_of_temporary_files, failures.LIMIT_REACHED, True),
         (raised("53100"), failures.DISK_FULL, True),
         (raised("53300"), failures.TOO_MANY_CONNECTIONS, True),
-        (raised("57P02"), failures.SHUTTING_DOWN, False),
-        (raised("57P03"), failures.SHUTTING_DOWN, False),
+        # Errors that do not end the own session are about another server, which a coordinator asked.
+        (raised("57P02"), failures.NODE_LOST, True),
+        (raised("57P03"), failures.NODE_LOST, True),
         (raised("25P04"), failures.SESSION_ENDED, False),
         (raised("58030"), failures.SYSTEM_ERROR, False),
-        (raised("08006"), failures.CONNECTION_LOST, False),
+        (raised("08006"), failures.NODE_LOST, True),
     ],
     ids=lambda value: getattr(value, "__name__", None),
 )

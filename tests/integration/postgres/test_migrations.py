@@ -228,6 +228,7 @@ def test_a_process_without_permission_to_migrate_names_the_command(
     set_revision(database_url, "0012", "0012")
     monkeypatch.setenv("TIDEMARK_DATABASE_URL", database_url)
     monkeypatch.setenv("TIDEMARK_MIGRATE", "never")
+    monkeypatch.setenv("TIDEMARK_LISTEN", "127.0.0.1:0")
     for command in ("serve", "notify", "up"):
         result = CliRunner().invoke(tidemark, [command])
         assert result.exit_code == 1

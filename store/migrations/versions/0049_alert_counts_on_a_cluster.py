@@ -7,7 +7,7 @@ order; a statement on `alert` changes those of one organization, except in opera
 
 from alembic import op
 
-revision = "0052"
+revision = "0049"
 down_revision = "0048"
 oldest_compatible = "0027"
 
