@@ -66,13 +66,13 @@ WITH RECURSIVE {deliveries}, backfills AS (
 ), unplaced AS (
     SELECT organization_id, customer_id, notification_id FROM feed_pending LIMIT :oldest_of
 ), pending AS (
-    SELECT min(create_time) AS oldest, (SELECT count(*) FROM unplaced) - count(*) AS unseen
+    SELECT min(create_time) AS oldest, count(*) AS shown
     FROM unplaced
     JOIN notification USING (organization_id, customer_id, notification_id)
 )
 SELECT clock_timestamp() AS read_time,
        (SELECT version_num FROM alembic_version) AS schema_revision,
-       (SELECT count(*) FROM (SELECT FROM outbox ORDER BY outbox_id LIMIT :most) AS counted) AS outbox,
+       (SELECT count(*) FROM (SELECT 1 FROM outbox ORDER BY outbox_id LIMIT :most) AS counted) AS outbox,
        (SELECT create_time FROM outbox ORDER BY outbox_id LIMIT 1) AS oldest_outbox,
        deliveries.oldest_open AS oldest_due_delivery,
        deliveries.oldest AS oldest_waiting_delivery,
@@ -80,10 +80,10 @@ SELECT clock_timestamp() AS read_time,
        least((SELECT min(due_time) FROM wallet), (SELECT min(due_time) FROM recharge_policy)) AS next_timer,
        backfills.number AS backfills,
        backfills.oldest AS oldest_backfill,
-       (SELECT count(*) FROM (SELECT FROM feed_pending ORDER BY organization_id, arrival LIMIT :most) AS counted)
+       (SELECT count(*) FROM (SELECT 1 FROM feed_pending ORDER BY organization_id, arrival LIMIT :most) AS counted)
            AS feed,
        pending.oldest AS oldest_feed,
-       pending.unseen AS unseen_feed,
+       (SELECT count(*) FROM unplaced) - pending.shown AS unseen_feed,
        (SELECT count(*)
         FROM (SELECT 1 FROM reservation WHERE state = 'OPEN' ORDER BY expire_time LIMIT :most) AS counted)
            AS reservations,
