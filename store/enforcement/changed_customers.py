@@ -80,7 +80,7 @@ async def look(
 async def _compare(
     connection: DriverConnection, organization_id: int, customer_ids: Collection[str], since: Mark | None
 ) -> tuple[set[str], Mark]:
-    """As `look`, by digests. A customer that was not looked at before counts as changed."""
+    """As `look`, by digests. A customer without an earlier digest counts as changed."""
     parents = await levels.above(connection, organization_id, customer_ids)
     wanted = sorted({*customer_ids, *parents, *parents.values()})
     cursor = await connection.execute(_DIGESTS, {"organization_id": organization_id, "ids": wanted})

@@ -162,7 +162,7 @@ async def assign_positions(connection: AsyncConnection, organization_id: int, li
 
 
 async def lock_feed(connection: AsyncConnection, organization_id: int) -> None:
-    """Locks the feed of an organization until the transaction ends: nobody else places or deletes its entries."""
+    """Locks the feed of an organization until the transaction ends: no other one places or deletes its entries."""
     parameters = {"organization_id": organization_id}
     if (await connection.execute(_LOCK_FEED, parameters)).one_or_none() is None:
         await connection.execute(_CREATE_FEED, parameters)
