@@ -1,5 +1,6 @@
 """The `tidemark` command: a group that imports the module of a command when that command is called."""
 
+import errno
 import gc
 import os
 import sys
@@ -11,7 +12,7 @@ from typing import Any, NoReturn
 import click
 from click.shell_completion import CompletionItem
 
-from cli.console import ConfigurationProblem, install_command
+from cli.console import ConfigurationProblem, Problem, install_command
 from cli.sections import SuggestingGroup
 from runtime.first_process import end_at_sigterm
 from runtime.redaction import error_lines
@@ -117,9 +118,28 @@ class CommandsOnDemand(SuggestingGroup):
         try:
             return super().invoke(ctx)
         except BrokenPipeError:
-            # Otherwise Python would flush its buffers at the end of the process, fail, and print a traceback.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            _drop_output()
             raise SystemExit(EXIT_READER_GONE) from None
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            _drop_output()
+            raise Problem(f"the output cannot be written: {error.strerror}") from None
+
+
+def _drop_output() -> None:
+    """Otherwise Python would flush its buffers at the end of the process, fail, and print a traceback."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _open_streams() -> None:
+    """Opens the null device in place of each standard stream with which the process was not started (`>&-`).
+
+    Python has None for them, and their numbers would go to the next files and sockets that the process opens.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115  # for as long as the process runs
 
 
 def _imported(name: str) -> ModuleType:
@@ -171,6 +191,7 @@ def run(command: click.Command, name: str) -> NoReturn:
     (`tidemark … | head`), as a shell reports programs that SIGINT and SIGPIPE end.
     """
     end_at_sigterm()
+    _open_streams()
     # The message of a database driver's error can contain values of a row.
     sys.excepthook = lambda _, error, __: sys.stderr.write(error_lines(error) + "\n")
     try:

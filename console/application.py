@@ -69,7 +69,8 @@ class Console:
         router.add_post("/signin", self._sign_in)
         router.add_post("/signout", self._sign_out)
         for method, path, page in routes():
-            router.add_route(method, path, self._handler(page))
+            add = router.add_get if method == hdrs.METH_GET else router.add_post  # a GET allows HEAD, too
+            add(path, self._handler(page))
 
     # --- before and after a page ---
 

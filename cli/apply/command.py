@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 DEFAULT_OWNER = "default"
 CHANGES = 8  # the exit code of --check
 MAX_LINES = 40  # of one item
+MAX_WARNINGS = 40  # of all items
 
 
 @click.command(cls=SectionCommand)
@@ -140,10 +141,16 @@ def _report(step: Step) -> None:
 
 def _warn(steps: Sequence[Step], coming: set[str]) -> None:
     """Prints the warnings of the server. coming: keys that a dry run would have created by then."""
-    for step in steps:
-        for warning in step.warnings:
-            if warning.unknown_id not in coming:
-                print_progress(f"{warn('warning')} {step.kind.one} {step.key}: {warning.message or warning.field}")
+    found = [
+        f"{step.kind.one} {step.key}: {warning.message or warning.field}"
+        for step in steps
+        for warning in step.warnings
+        if warning.unknown_id not in coming
+    ]
+    for line in found[:MAX_WARNINGS]:
+        print_progress(f"{warn('warning')} {line}")
+    if len(found) > MAX_WARNINGS:
+        print_progress(quiet(f"… and {len(found) - MAX_WARNINGS:,} more warnings"))
 
 
 def _summarize(steps: Sequence[Step], *, dry_run: bool) -> None:

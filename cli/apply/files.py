@@ -11,6 +11,7 @@ from cli.resources.documents import BadDocument, Node, fill, nodes_of, strip
 from cli.resources.requests import STANDARD_INPUT, name_of_file, text_of_file
 
 SUFFIXES = (".yaml", ".yml", ".json")
+MAX_MISTAKES = 40  # that are shown
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class Declared:
 
 
 def read_all(paths: Sequence[str]) -> tuple[list[Declared], set[str]]:
-    """What files and folders declare, and the names of the kinds in them. Raises Problem, with all mistakes."""
+    """What files and folders declare, and the names of the kinds in them. Raises Problem, with the first mistakes."""
     found: list[Declared] = []
     kinds: set[str] = set()
     mistakes: list[str] = []
@@ -41,9 +42,10 @@ def read_all(paths: Sequence[str]) -> tuple[list[Declared], set[str]]:
         if first != one.place:
             mistakes.append(f"{one.place}: the {one.kind.one} {one.key} stands in {first}, too")
     if mistakes:
-        raise ConfigurationProblem(
-            f"the files have {len(mistakes)} mistake{'s' if len(mistakes) > 1 else ''}; nothing is applied", mistakes
-        )
+        count = f"{len(mistakes):,} mistake{'s' if len(mistakes) > 1 else ''}"
+        if len(mistakes) > MAX_MISTAKES:
+            mistakes[MAX_MISTAKES:] = [f"… and {len(mistakes) - MAX_MISTAKES:,} more"]
+        raise ConfigurationProblem(f"the files have {count}; nothing is applied", mistakes)
     return found, kinds
 
 

@@ -104,8 +104,12 @@ class Planner:
         """Does the work for each item, several at a time, kind after kind; the steps in the order of the items."""
         steps: list[Step] = []
         with ThreadPoolExecutor(AT_A_TIME) as pool:
-            for group in _by_kind(items):
-                steps += pool.map(work, group)
+            try:
+                for group in _by_kind(items):
+                    steps += pool.map(work, group)
+            except BaseException:  # Ctrl-C while the work is handed out, too: what has not begun is not done
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
         return steps
 
     def _read(self, kind: Kind) -> None:

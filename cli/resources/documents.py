@@ -125,7 +125,8 @@ def unknown(name: str, descriptor: Descriptor) -> str:
     """What to say about a name that is no field."""
     known = [field.name for field in descriptor.fields]
     close = difflib.get_close_matches(name, known, 1)
-    hint = f"; did you mean {close[0]}?" if close else f"; it has {', '.join(known[:12])}" if known else ""
+    shown = ", ".join(known[:12]) + (", …" if len(known) > 12 else "")
+    hint = f"; did you mean {close[0]}?" if close else f"; it has {shown}" if known else ""
     return f"{descriptor.name} has no such field{hint}"
 
 

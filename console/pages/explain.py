@@ -14,7 +14,7 @@ from generated.tidemark.v1.alert_service_pb2 import (
 )
 from generated.tidemark.v1.list_order_pb2 import LIST_ORDER_NEWEST_FIRST
 
-CHOICES = 200  # alerts to choose from; the id of another one can be typed
+CHOICES = 200  # alerts to choose from; where there are more, the id of another one can be typed
 
 
 async def page(visit: Visit) -> web.StreamResponse:
@@ -37,10 +37,12 @@ async def page(visit: Visit) -> web.StreamResponse:
             if not error.is_missing and not error.violations:
                 raise
             problem = "; ".join(one.description for one in error.violations) or error.message
+    alerts, has_more = await _choices(visit)
     return visit.render(
         "explain.html",
         status=404 if problem else 200,
-        alerts=await _choices(visit),
+        alerts=alerts,
+        has_more=has_more,
         alert_id=alert_id,
         customer_id=customer_id,
         at=at,
@@ -49,16 +51,17 @@ async def page(visit: Visit) -> web.StreamResponse:
     )
 
 
-async def _choices(visit: Visit) -> list[tuple[str, str]]:
-    """The ids and names of alerts to choose from."""
+async def _choices(visit: Visit) -> tuple[list[tuple[str, str]], bool]:
+    """The ids and names of alerts to choose from, and whether there are more."""
     if visit.viewer.is_limited:
         states = await visit.calls(
             visit.api.alerts.ListCustomerAlerts,
             ListCustomerAlertsRequest(customer_id=visit.viewer.customer_id, page_size=CHOICES),
         )
-        return [(one.alert.alert_id, one.alert.display_name) for one in states.customer_alerts]
+        choices = [(one.alert.alert_id, one.alert.display_name) for one in states.customer_alerts]
+        return choices, bool(states.next_page_token)
     request = ListAlertsRequest(
         page_size=CHOICES, order=LIST_ORDER_NEWEST_FIRST, states=[ALERT_STATE_ACTIVE, ALERT_STATE_DISABLED]
     )
     answer = await visit.calls(visit.api.alerts.ListAlerts, request)
-    return [(one.alert_id, one.display_name) for one in answer.alerts]
+    return [(one.alert_id, one.display_name) for one in answer.alerts], bool(answer.next_page_token)

@@ -141,6 +141,27 @@ async def test_an_explanation_is_in_sentences(console: Stage) -> None:
     assert "'nobody' not found" in unknown.main
 
 
+@pytest.mark.parametrize("kind", ["reader", "customer"])
+async def test_an_alert_can_be_typed_where_there_are_more_than_can_be_chosen(
+    console: Stage, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    visitor = await console.visitor(kind)
+    assert (await visitor.get("/explain")).tree.all("select", id="alert")
+    monkeypatch.setattr("console.pages.explain.CHOICES", 1)
+    alert_id = console.made.alerts["spend"]
+    page = await visitor.get(f"/explain?alert={alert_id}&customer=acme")
+    assert not page.tree.all("select", id="alert")
+    assert f'name="alert" value="{alert_id}" list="alerts"' in page.text
+    assert page.text.count("<option") == 1
+
+
+@pytest.mark.parametrize("path", ["/", "/alerts", "/signin"])
+async def test_head_is_answered_like_get_without_a_body(console: Stage, path: str) -> None:
+    visitor = await console.visitor("reader")
+    async with visitor.session.head(visitor.base + path, allow_redirects=False) as answer:
+        assert (answer.status, await answer.read()) == ((await visitor.get(path, follow=False)).status, b"")
+
+
 @pytest.mark.parametrize(
     ("path", "status", "text"),
     [

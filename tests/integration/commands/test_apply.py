@@ -159,6 +159,13 @@ async def test_mistakes_in_files_are_all_named_and_nothing_is_applied(shell: She
     assert "line 2" in (await shell.run("apply", "-f", "-", text="{", code=2)).stderr
 
 
+async def test_many_warnings_are_counted_and_the_first_are_shown(shell: Shell) -> None:
+    alerts = one_alert("one") + "".join(one_alert(f"a{index}").partition("alerts:\n")[2] for index in range(44))
+    applied = await shell.run("apply", "-f", "-", text=alerts)
+    assert applied.stderr.count("warning alert") == 40
+    assert "… and 5 more warnings\n45 created" in applied.stderr
+
+
 async def test_an_endpoint_of_listen_is_neither_exported_nor_pruned(shell: Shell) -> None:
     label, listening = "tidemark.listen=machine", ("https://example.com/listen", "--json")
     await shell.run("apply", "-f", "-", text="endpoints: [{display_name: ops, url: 'https://example.com/ops'}]")

@@ -1,5 +1,7 @@
 """The group of commands, and the errors that it reports before a command starts."""
 
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -67,6 +69,8 @@ def test_unreachable_database_is_shown_without_its_password(
     command: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TIDEMARK_DATABASE_URL", "postgresql://operator:hunter2@127.0.0.1:1/usage")
+    monkeypatch.setenv("TIDEMARK_LISTEN", "127.0.0.1:0")  # `up` refuses a port that another process has
+    monkeypatch.setenv("TIDEMARK_CONSOLE_LISTEN", "127.0.0.1:0")
     result = CliRunner().invoke(tidemark, command)
     assert result.exit_code == 1
     assert "127.0.0.1:1/usage" in result.output
@@ -149,3 +153,44 @@ def test_grpcurl_gets_the_options_of_the_port() -> None:
     tls = replace(plain, tls_certificate=Path("tls.crt"), tls_key=Path("tls.key"))
     shown = [grpcurl_tls(one) for one in (plain, tls, replace(tls, tls_client_ca=Path("ca.crt")))]
     assert shown == ["-plaintext", "-cacert FILE", "-cacert FILE -cert FILE -key FILE"]
+
+
+def shell(redirected: str) -> "subprocess.CompletedProcess[str]":
+    """The command with streams as a shell redirects them."""
+    return subprocess.run(
+        ["sh", "-c", f'exec "$0" -m cli.main {redirected}', sys.executable],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize(
+    ("redirected", "code", "said"),
+    [
+        ("alerts list --server 127.0.0.1:1 >&-", 5, "no server answers"),
+        ("context list >&-", 0, ""),
+        ("replay --server 127.0.0.1:1 - <&-", 2, "standard input is empty"),
+        ("alerts list --server 127.0.0.1:1 2>&-", 5, ""),
+    ],
+)
+def test_a_closed_stream_is_no_traceback(redirected: str, code: int, said: str) -> None:
+    finished = shell(redirected)
+    assert (finished.returncode, said in finished.stderr) == (code, True), finished.stderr
+    assert "Traceback" not in finished.stderr
+
+
+def test_a_full_disk_is_a_problem_with_a_message() -> None:
+    finished = shell("completion bash >/dev/full")
+    assert (finished.returncode, finished.stdout) == (1, "")
+    assert finished.stderr == "error the output cannot be written: No space left on device\n"
+
+
+def test_many_mistakes_are_counted_and_the_first_are_shown(tmp_path: Path) -> None:
+    path = tmp_path / "alerts.yaml"
+    path.write_text("alerts:\n" + "- labells: {a: b}\n" * 1_234)
+    result = CliRunner().invoke(tidemark, ["apply", "-f", str(path)])
+    lines = result.output.splitlines()
+    assert (result.exit_code, lines[0]) == (2, "error the files have 1,234 mistakes; nothing is applied")
+    assert (len(lines), lines[-1].strip()) == (42, "… and 1,194 more")
