@@ -18,7 +18,7 @@ def check_ports(settings: Configuration, *, with_console: bool) -> None:
     for host, port, setting in _addresses(settings, with_console):
         if port and _is_taken(host, port):
             raise Problem(
-                f"another process listens on {written(host, port)}",
+                f"cannot listen on {written(host, port)}: another process does",
                 ["if it is another `tidemark up`, use it, or end it", f"or choose another address with {setting}"],
             )
 

@@ -116,7 +116,9 @@ def test_a_port_in_use_is_named_in_one_sentence(command: str, database_url: str,
         port = taken.getsockname()[1]
         ended = run(tmp_path, command, "--metrics-listen", f"127.0.0.1:{port}", TIDEMARK_DATABASE_URL=database_url)
     assert ended.returncode == 1
-    assert f"cannot listen on 127.0.0.1 port {port} for health and metrics" in ended.stderr
+    # `up` checks its ports before it starts anything, and names the option.
+    address = f"127.0.0.1:{port}" if command == "up" else f"127.0.0.1 port {port} for health and metrics"
+    assert f"cannot listen on {address}" in ended.stderr
     assert "Traceback" not in ended.stderr
 
 

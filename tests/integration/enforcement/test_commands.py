@@ -76,7 +76,7 @@ async def test_reservations_are_listed_shown_and_released(limits: Limits) -> Non
 
 async def test_what_cannot_be_done_is_said_with_what_to_do(limits: Limits) -> None:
     for arguments, code, words in (
-        (("reservations", "get", "acme", "none"), 3, "tidemark reservations list CUSTOMER"),
+        (("reservations", "get", "acme", "none"), 3, "tidemark reservations list acme"),
         (("check", "acme", "calls", "many"), 2, "usage.quantity"),
     ):
         ended = await run(limits.caller, *arguments)

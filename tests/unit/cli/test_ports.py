@@ -19,7 +19,7 @@ def test_a_port_that_another_process_has_is_named(name: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         configured = settings(**{f"TIDEMARK_{name}": f"127.0.0.1:{port}"})
-        with pytest.raises(Problem, match=f"another process listens on 127.0.0.1:{port}"):
+        with pytest.raises(Problem, match=f"cannot listen on 127.0.0.1:{port}: another process does"):
             check_ports(configured, with_console=True)
     check_ports(configured, with_console=True)
 
