@@ -178,7 +178,7 @@ async def advance(clock: ManualClock, expiry: Expiry) -> None:
 
 async def assert_consistent(caller: Caller) -> None:
     """Compares each meter with the events and the open reservations."""
-    parents = dict(
+    parents: dict[str, str | None] = dict(
         await caller.rows(
             "SELECT customer_id, parent_customer_id FROM customer WHERE organization_id = %(organization_id)s"
         )
@@ -204,11 +204,12 @@ async def assert_consistent(caller: Caller) -> None:
     )
     assert found
     for customer, meter, unit, kind, counted, meter_held, start, end, minutes in found:
-        of_events = sum(
-            (cost or Decimal(0) if unit.startswith("cost/") else quantity or Decimal(0))
+        amounts: list[Decimal | None] = [
+            cost if unit.startswith("cost/") else quantity
             for one, time, quantity, cost in events
             if customer in path(one, parents) and (start is None or start <= time < end)
-        )
+        ]
+        of_events = sum([amount for amount in amounts if amount is not None])
         assert (customer, unit, counted, meter_held) == (customer, unit, of_events, held[customer, meter])
         if kind == "ROLLING":
             assert (customer, counted) == (customer, minutes)
