@@ -174,7 +174,7 @@ async def open_usage_meters(
     # All that may let a reservation hold more until it is locked hold the wallet of one of these.
     wanted.update(one for customer_id, _ in before for one in router.enforcing(customer_id))
     locked = await wallets.lock_with_others(raw, organization_id, wanted, customer_ids)
-    records = await reservations.read(raw, organization_id, before) if before else {}
+    records = await reservations.read_held(raw, organization_id, before) if before else {}
     for record in records.values():
         for held in record.held:
             cells.want_held(held.customer_id, held.key)

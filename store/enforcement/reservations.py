@@ -12,7 +12,7 @@ from evaluator.enforcement.reservations import Reservation, ReservationState
 from evaluator.enforcement.usage import Usage
 from store.enforcement.records import Record
 from store.postgres import row_locks
-from store.postgres.database import Cursor, DriverConnection, Row
+from store.postgres.database import DriverConnection, Row
 from store.postgres.distributed import Forms, on_cluster
 from store.postgres.row_locks import Sent
 
@@ -181,44 +181,65 @@ WHERE (r.state, r.expire_time, r.settled_quantity IS NOT NULL, coalesce(jsonb_ar
     IS {distinct} FROM (i.state, i.expire_time, i.settled, i.charges)
 """
 # Those that have changed, or are gone, since they were read.
-_OTHERS = _COMPARED.format(join="LEFT JOIN", distinct="DISTINCT")
-# Those that have not. An outer join of a list and a distributed table would read the whole table.
+_OTHERS = _COMPARED.format(join="LEFT JOIN", distinct="DISTINCT").encode()
+# Those of a customer that have not, locked: see `read_held`.
 _SAME = (
-    _COMPARED.format(join="JOIN", distinct="NOT DISTINCT")
-    + r"AND r.customer_id = ANY(string_to_array(%(customer_ids)s, E'\t'))"
-)
-_COMPARE = Forms(_OTHERS.encode(), _SAME.encode())
+    _COMPARED.format(join="JOIN", distinct="NOT DISTINCT") + "AND r.customer_id = %(customer_id)s FOR UPDATE OF r"
+).encode()
 
 
 class Comparison(NamedTuple):
-    """A statement about records that were read. rows: how many it has if none of them has changed or is gone."""
+    """Statements about records that were read. rows: how many they have if none of them has changed or is gone."""
 
-    cursor: Cursor
+    cursors: Sent
     rows: int
 
     @property
     def differs(self) -> bool:
-        """Whether any of the records has changed, or is gone. The statement has been executed."""
-        return self.cursor.rowcount != self.rows
+        """Whether any of the records has changed, or is gone. The statements have been executed."""
+        return sum(cursor.rowcount for cursor in self.cursors) != self.rows
 
 
 async def send_compare(connection: DriverConnection, organization_id: int, read: Iterable[Record]) -> Comparison:
     """Sends the statement that finds whether any of the records has changed, or is gone, since it was read."""
     records = list(read)
+    if not on_cluster(connection):
+        return Comparison([await connection.execute(_OTHERS, _as_read(organization_id, records))], 0)
+    by_customer: dict[str, list[Record]] = {}
+    for record in records:
+        by_customer.setdefault(record.reservation.usage.customer_id, []).append(record)
+    parameters = {
+        customer_id: {**_as_read(organization_id, of_one), "customer_id": customer_id}
+        for customer_id, of_one in by_customer.items()
+    }
+    return Comparison(await row_locks.send_each(connection, _SAME, parameters), len(records))
+
+
+def _as_read(organization_id: int, records: Sequence[Record]) -> dict[str, object]:
     found = [record.reservation for record in records]
-    cursor = await connection.execute(
-        _COMPARE.on(connection),
-        {
-            "organization_id": organization_id,
-            "customer_ids": "\t".join([one.usage.customer_id for one in found]),
-            "reservation_ids": "\t".join([one.reservation_id for one in found]),
-            "states": "\t".join([one.state for one in found]),
-            "expire_times": _times([one.expire_time for one in found]),
-            "settled": "\t".join(["false" if one.settled_quantity is None else "true" for one in found]),
-            "charges": "\t".join([str(len(record.held)) for record in records]),
-        },
-    )
-    return Comparison(cursor, len(records) if on_cluster(connection) else 0)
+    return {
+        "organization_id": organization_id,
+        "customer_ids": "\t".join([one.usage.customer_id for one in found]),
+        "reservation_ids": "\t".join([one.reservation_id for one in found]),
+        "states": "\t".join([one.state for one in found]),
+        "expire_times": _times([one.expire_time for one in found]),
+        "settled": "\t".join(["false" if one.settled_quantity is None else "true" for one in found]),
+        "charges": "\t".join([str(len(record.held)) for record in records]),
+    }
+
+
+async def read_held(
+    connection: DriverConnection, organization_id: int, keys: Collection[tuple[str, str]]
+) -> dict[tuple[str, str], Record]:
+    """As `read`, by a transaction that holds the wallets of all whose meters count what the reservations hold.
+
+    Another transaction that held one of these wallets may have added to what a reservation of another customer holds.
+    The nodes of a cluster commit one after the other: the wallet can be free while that does not show yet. So the
+    rows are locked there, which waits for it.
+    """
+    if on_cluster(connection):
+        return await records(await _send_lock_each(connection, organization_id, keys))
+    return await read(connection, organization_id, keys)
 
 
 async def read(

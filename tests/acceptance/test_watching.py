@@ -3,8 +3,7 @@
 import asyncio
 import json
 from collections import defaultdict
-from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import Iterable
 from datetime import UTC, datetime
 
 import grpc
@@ -14,32 +13,12 @@ from generated.tidemark.v1.alert_service_pb2 import WatchNotificationsRequest, W
 from generated.tidemark.v1.alert_service_pb2_grpc import AlertServiceStub
 from generated.tidemark.v1.notification_pb2 import Notification
 from tests.support.processes import results
+from tests.support.processes.following import following
 from tests.support.processes.programs import DEADLINE, Programs, session, until
 from tests.support.processes.results import ALERTS, SEATS
 from tests.support.processes.traffic import progress, streaming
-from tidemark_client.watch.stream import NotificationStream
 
 STORED = "SELECT notification_id, body FROM notification"
-
-
-@asynccontextmanager
-async def following(address: Address, token: str = "") -> AsyncIterator[list[Notification]]:
-    """The notifications of a client that resumes its stream; the client ends at the end of the block."""
-    received: list[Notification] = []
-    async with address.channel() as channel:
-        follower = NotificationStream(channel, address.metadata, WatchNotificationsRequest(resume_token=token))
-
-        async def follow() -> None:
-            async for notification in follower.notifications():
-                received.append(notification)
-
-        task = asyncio.create_task(follow())
-        try:
-            await until(lambda: bool(follower.resume_token))
-            yield received
-        finally:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
 
 
 async def watch_to_the_end(address: Address, answers: list[WatchNotificationsResponse]) -> grpc.StatusCode:

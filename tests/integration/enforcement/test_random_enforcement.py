@@ -3,9 +3,11 @@
 import asyncio
 import os
 import random
-from collections.abc import Awaitable, Callable
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from datetime import timedelta
 from decimal import Decimal
+from uuid import UUID
 
 import pytest
 
@@ -176,33 +178,45 @@ async def advance(clock: ManualClock, expiry: Expiry) -> None:
 
 async def assert_consistent(caller: Caller) -> None:
     """Compares each meter with the events and the open reservations."""
+    parents: dict[str, str | None] = dict(
+        await caller.rows(
+            "SELECT customer_id, parent_customer_id FROM customer WHERE organization_id = %(organization_id)s"
+        )
+    )
+    held: defaultdict[tuple[str, UUID], Decimal] = defaultdict(Decimal)
+    for (charges,) in await caller.rows(
+        "SELECT charges FROM reservation WHERE organization_id = %(organization_id)s AND state = 'OPEN'"
+    ):
+        for customer, meter, amount in charges or ():
+            held[customer, UUID(meter)] += Decimal(amount)
     found = await caller.rows(
         """
-        WITH RECURSIVE below AS (
-            SELECT customer_id AS root, customer_id FROM customer WHERE organization_id = %(organization_id)s
-            UNION ALL
-            SELECT b.root, c.customer_id FROM below b JOIN customer c
-                ON c.organization_id = %(organization_id)s AND c.parent_customer_id = b.customer_id
-        )
-        SELECT m.customer_id, m.unit, m.window_kind, m.counted, m.held, (
-            SELECT coalesce(sum(CASE WHEN m.unit LIKE 'cost/%%' THEN e.cost ELSE e.quantity END), 0)
-            FROM event e JOIN below b USING (customer_id)
-            WHERE e.organization_id = m.organization_id AND b.root = m.customer_id
-                AND (m.window_start IS NULL OR e.event_time >= m.window_start AND e.event_time < m.window_end)
-        ), (
-            SELECT coalesce(sum((charge ->> 2)::numeric), 0)
-            FROM reservation r CROSS JOIN jsonb_array_elements(r.charges) AS charge
-            WHERE r.organization_id = m.organization_id AND r.state = 'OPEN'
-                AND charge ->> 0 = m.customer_id AND (charge ->> 1)::uuid = m.meter_id
-        ), (
-            SELECT coalesce(sum(n.counted), 0) FROM meter_minute n
-            WHERE (n.organization_id, n.customer_id, n.meter_id) = (m.organization_id, m.customer_id, m.meter_id)
-        )
+        SELECT m.customer_id, m.meter_id, m.unit, m.window_kind, m.counted, m.held,
+            m.window_start, m.window_end, (
+                SELECT coalesce(sum(n.counted), 0) FROM meter_minute n
+                WHERE (n.organization_id, n.customer_id, n.meter_id) = (m.organization_id, m.customer_id, m.meter_id)
+            )
         FROM meter m WHERE m.organization_id = %(organization_id)s
         """
     )
+    events = await caller.rows(
+        "SELECT customer_id, event_time, quantity, cost FROM event WHERE organization_id = %(organization_id)s"
+    )
     assert found
-    for customer, unit, kind, counted, held, events, reservations, minutes in found:
-        assert (customer, unit, counted, held) == (customer, unit, Decimal(events), Decimal(reservations))
+    for customer, meter, unit, kind, counted, meter_held, start, end, minutes in found:
+        amounts: list[Decimal | None] = [
+            cost if unit.startswith("cost/") else quantity
+            for one, time, quantity, cost in events
+            if customer in path(one, parents) and (start is None or start <= time < end)
+        ]
+        of_events = sum([amount for amount in amounts if amount is not None])
+        assert (customer, unit, counted, meter_held) == (customer, unit, of_events, held[customer, meter])
         if kind == "ROLLING":
             assert (customer, counted) == (customer, minutes)
+
+
+def path(customer: str | None, parents: Mapping[str, str | None]) -> Iterator[str]:
+    """The customer and the customers above it."""
+    while customer is not None:
+        yield customer
+        customer = parents.get(customer)

@@ -47,6 +47,16 @@ class Nodes:
         """The URLs of a database on each node, the coordinator first."""
         return [_shown(make_url(url).set(database=database)) for url in self._urls]
 
+    def url_on(self, worker: Node) -> str:
+        """The URL of the server's own database on a worker."""
+        return self._urls[1 + self._workers.index(worker)]
+
+    def connect_again(self) -> None:
+        """Replaces the connections to nodes that were ended."""
+        for connection in self._connections:
+            connection.close()
+        self._connections = [psycopg.connect(one, autocommit=True) for one in self._urls]
+
     def migrate(self, database: str) -> None:
         """Migrates a new database, and distributes its tables if there are workers."""
         url, *_ = urls = self.urls_of(database)

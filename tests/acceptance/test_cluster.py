@@ -1,0 +1,167 @@
+"""Two servers and a notifier on a named cluster: exact without a fault, with a killed worker, and with a moved shard.
+
+A worker is killed for all databases on it: only one test run at a time can use the cluster.
+"""
+
+import asyncio
+import json
+from collections import defaultdict
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+import grpc
+import pytest
+
+from generated.tidemark.v1 import usage_pb2
+from generated.tidemark.v1.alert_service_pb2 import EvaluateUsageBatchRequest
+from generated.tidemark.v1.alert_service_pb2_grpc import AlertServiceStub
+from generated.tidemark.v1.notification_pb2 import Notification
+from generated.tidemark.v1.usage_pb2 import UsageEvent
+from tests.support.databases import Template
+from tests.support.notifier.receiver import Receiver
+from tests.support.postgres.nodes import workers
+from tests.support.postgres.worker_node import WorkerNode, customers_by_node, move_shard
+from tests.support.processes import results
+from tests.support.processes.following import following
+from tests.support.processes.outage import NO_ANSWER, everything_arrived
+from tests.support.processes.programs import DEADLINE, Program, Programs, until
+from tests.support.processes.results import ALERTS, SEATS
+from tests.support.processes.traffic import CUSTOMERS, Client, progress, streaming
+from tests.support.server.running import reason_of
+from tests.support.webhooks.endpoints import create_endpoint
+
+pytestmark = [
+    pytest.mark.skipif(
+        not workers(), reason="no cluster is named: set TIDEMARK_TEST_DATABASE_URL and TIDEMARK_TEST_CITUS_WORKERS"
+    ),
+    pytest.mark.time_limit(240),
+]
+
+DEADLOCK = "failure=deadlock"
+FAULTS = 2  # of each test
+CLIENTS = 2  # of each server; those of different servers share all customers, and some of their events
+
+
+@dataclass
+class Deployment:
+    """Two servers, a notifier and a follower of the feed.
+
+    clients: those that stream. probes: events that were accepted beside theirs.
+    """
+
+    servers: list[Program]
+    notifier: Program
+    feed: list[Notification]
+    secret: str
+    clients: list[Client]
+    probes: list[UsageEvent] = field(default_factory=list)
+
+
+@asynccontextmanager
+async def streaming_to_two(programs: Programs, url: str, receiver: Receiver) -> AsyncIterator[Deployment]:
+    """Streams to both servers for as long as the block lasts; then totals, states, webhooks and the feed are exact.
+
+    The first client of each server sends the same events as that of the other server.
+    """
+    servers = list(await asyncio.gather(programs.serve("server-1"), programs.serve("server-2")))
+    notifier = await programs.notify()
+    await results.create(servers[0].address, *ALERTS, SEATS)
+    async with servers[0].address.channel() as channel:
+        secret = await create_endpoint(channel, receiver.url)
+    now = datetime.now(UTC)
+    async with following(servers[1].address) as feed:
+        clients: list[Client] = []
+        async with AsyncExitStack() as exits:
+            for server, prefix in zip(servers, ("first", "second"), strict=True):
+                for number, name in ((1, "shared"), (CLIENTS - 1, prefix)):
+                    clients += await exits.enter_async_context(streaming(server.address, number, now, name))
+            running = Deployment(servers, notifier, feed, secret, clients)
+            yield running
+        sent = [event for client in clients for event in client.sent]
+        assert sum(client.acknowledged for client in clients) == len(sent)
+        assert await results.stored(url) == results.expected(sent + running.probes, *ALERTS, SEATS)
+        await everything_arrived(url, receiver, secret)
+        await feed_is_complete(url, feed)
+    for program in (*servers, notifier):
+        assert await program.stop() == 0
+
+
+async def feed_is_complete(url: str, feed: list[Notification]) -> None:
+    """Waits for the notifications in the feed: each that is stored is there once, those of a gauge are in order."""
+    written = await results.notifications(url)
+    await until(lambda: len(feed) >= len(written), "notifications in the feed")
+    assert {one.notification_id: one.body for one in feed} == written
+    assert len(feed) == len(written)
+    sequences: defaultdict[tuple[str, str], list[int]] = defaultdict(list)
+    for one in feed:
+        sequences[one.alert_id, json.dumps(json.loads(one.body)["data"]["gauge"])].append(one.sequence)
+    assert all(found == list(range(1, len(found) + 1)) for found in sequences.values())
+
+
+def complaints(program: Program) -> list[str]:
+    """What a program complained of, beside a worker that is not usable and transactions that are tried again.
+
+    Two servers that share customers lock rows shard by shard, so on a cluster their transactions can deadlock.
+    """
+    return [line for line in program.complaints() if NO_ANSWER not in line and DEADLOCK not in line]
+
+
+async def probe(running: Deployment, number: int, customer_id: str) -> str:
+    """Sends an event of the customer to one of the servers; returns why it failed, empty if it did not."""
+    event = UsageEvent(event_id=f"probe-{number}", customer_id=customer_id, metric_id="probes", quantity="1")
+    event.event_time.FromDatetime(datetime.now(UTC))
+    request = EvaluateUsageBatchRequest(batch=usage_pb2.UsageBatch(events=[event]))
+    async with running.servers[number % 2].address.channel() as channel:
+        try:
+            answer = await AlertServiceStub(channel).EvaluateUsageBatch(request, timeout=DEADLINE)
+        except grpc.aio.AioRpcError as error:
+            return f"{error.code().name} {reason_of(error)}"
+    assert answer.outcome.accepted == 1
+    running.probes.append(event)
+    return ""
+
+
+async def test_two_servers_that_share_customers_are_exact(
+    programs: Programs, database_url: str, receiver: Receiver
+) -> None:
+    async with streaming_to_two(programs, database_url, receiver) as running:
+        await progress(running.clients, 20)
+    assert [client.interruptions for client in running.clients] == [[]] * len(running.clients)
+    assert [complaints(one) for one in (*running.servers, running.notifier)] == [[], [], []]
+
+
+async def test_shards_moved_during_streams_lose_nothing(
+    programs: Programs, database_url: str, receiver: Receiver
+) -> None:
+    async with streaming_to_two(programs, database_url, receiver) as running:
+        await progress(running.clients, 5)
+        for _ in range(FAULTS):
+            for node, customers in customers_by_node(database_url, list(CUSTOMERS)).items():
+                [target] = [one for one in workers() if one != node]
+                await asyncio.to_thread(move_shard, database_url, customers[0], target)
+                await progress(running.clients, 5)
+
+
+async def test_a_worker_killed_during_streams_stops_its_own_customers_only_and_loses_nothing(
+    programs: Programs, database_url: str, receiver: Receiver, template: Template
+) -> None:
+    node, other = workers()
+    placed = customers_by_node(database_url, list(CUSTOMERS))
+    worker = WorkerNode(node, template.nodes.url_on(node))
+    async with streaming_to_two(programs, database_url, receiver) as running:
+        for number in range(0, 2 * FAULTS, 2):
+            await progress(running.clients, 5)
+            await worker.crash()
+            try:
+                gone = [await probe(running, 2 * number + one, placed[node][one]) for one in range(2)]
+                there = [await probe(running, 2 * number + 2 + one, placed[other][one]) for one in range(2)]
+            finally:
+                await worker.start()
+                template.nodes.connect_again()
+            assert gone == ["UNAVAILABLE ERROR_REASON_DATABASE_UNAVAILABLE"] * 2
+            assert there == ["", ""]
+        await progress(running.clients, 5)
+    assert all(client.interruptions for client in running.clients)
+    assert [complaints(one) for one in (*running.servers, running.notifier)] == [[], [], []]

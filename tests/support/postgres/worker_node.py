@@ -1,0 +1,90 @@
+"""A worker of the named cluster that a test ends and starts again, and the customers whose rows lie on it.
+
+It ends the server for all databases: no other test can use the cluster meanwhile.
+"""
+
+import asyncio
+import os
+import signal
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg.rows import TupleRow
+
+from store.citus.nodes import Node
+from tests.support.processes.programs import until
+
+_WHERE = "SELECT current_setting('data_directory'), setting FROM pg_config WHERE name = 'BINDIR'"
+_PID_FILE = "postmaster.pid"
+_PLACED = """
+SELECT c.id, p.shardid, n.nodename, n.nodeport
+FROM unnest(%(customers)s::text[]) AS c (id)
+JOIN pg_dist_placement p ON p.shardid = get_shard_id_for_distribution_column('wallet', c.id)
+JOIN pg_dist_node n ON n.groupid = p.groupid
+"""
+_MOVE = "SELECT citus_move_shard_placement(%s, %s, %s, %s, %s, shard_transfer_mode := 'block_writes')"
+
+
+class WorkerNode:
+    """A worker on this machine. url: of a database on it."""
+
+    def __init__(self, node: Node, url: str) -> None:
+        self.node = node
+        with psycopg.connect(url) as connection:
+            [(folder, programs)] = connection.execute(_WHERE).fetchall()
+        self._folder, self._pg_ctl = Path(folder), Path(programs) / "pg_ctl"
+        if not (self._folder / _PID_FILE).exists():
+            pytest.skip(f"the worker {node.host}:{node.port} is not on this machine, so the test cannot end it")
+
+    async def crash(self) -> None:
+        """Ends it with nothing written out but what had to be; it recovers when it starts."""
+        pid = int((self._folder / _PID_FILE).read_text().split()[0])
+        os.kill(pid, signal.SIGQUIT)
+        await until(lambda: not (self._folder / _PID_FILE).exists(), "the end of the worker")
+
+    async def start(self) -> None:
+        """Starts it, as the user that owns its folder, and waits until it accepts connections."""
+        owner = self._folder.stat()
+        command: list[str | Path] = [
+            self._pg_ctl,
+            "--pgdata",
+            self._folder,
+            "--log",
+            self._folder / "test.log",
+            "--wait",
+            "start",
+        ]
+        own = {"user": owner.st_uid, "group": owner.st_gid} if os.geteuid() == 0 else {}
+        await asyncio.to_thread(_run, command, own)
+
+
+def _run(command: list[str | Path], own: dict[str, Any]) -> None:
+    # The server inherits the output, and would hold a pipe open; and the environment, in which it would look for the
+    # certificates of another user.
+    variables = {name: value for name, value in os.environ.items() if name != "HOME"}
+    subprocess.run(
+        command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd="/", env=variables, **own
+    )
+
+
+def customers_by_node(url: str, customers: list[str]) -> dict[Node, list[str]]:
+    """The customers whose rows lie on each worker. url: of a database on the coordinator."""
+    found: dict[Node, list[str]] = {}
+    for customer_id, _, host, port in _placed(url, customers):
+        found.setdefault(Node(host, port), []).append(customer_id)
+    return found
+
+
+def move_shard(url: str, customer_id: str, target: Node) -> None:
+    """Moves the rows of a customer, and those of the others in its shard, to another worker."""
+    [(_, shard, host, port)] = _placed(url, [customer_id])
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(_MOVE, [shard, host, port, target.host, target.port])
+
+
+def _placed(url: str, customers: list[str]) -> list[TupleRow]:
+    with psycopg.connect(url) as connection:
+        return connection.execute(_PLACED, {"customers": customers}).fetchall()

@@ -1,0 +1,31 @@
+"""A client that follows the notifications of a server that runs as a process."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from cli.client.connection import Address
+from generated.tidemark.v1.alert_service_pb2 import WatchNotificationsRequest
+from generated.tidemark.v1.notification_pb2 import Notification
+from tests.support.processes.programs import until
+from tidemark_client.watch.stream import NotificationStream
+
+
+@asynccontextmanager
+async def following(address: Address, token: str = "") -> AsyncIterator[list[Notification]]:
+    """The notifications of a client that resumes its stream; the client ends at the end of the block."""
+    received: list[Notification] = []
+    async with address.channel() as channel:
+        follower = NotificationStream(channel, address.metadata, WatchNotificationsRequest(resume_token=token))
+
+        async def follow() -> None:
+            async for notification in follower.notifications():
+                received.append(notification)
+
+        task = asyncio.create_task(follow())
+        try:
+            await until(lambda: bool(follower.resume_token))
+            yield received
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
