@@ -47,8 +47,8 @@ async def test_backfill_that_waits_for_a_gauge_holds_no_later_gauge(caller: Call
     await move(first, second)
     async with database.raw_transaction() as holding:
         await holding.execute(
-            "SELECT FROM gauge WHERE organization_id = %s AND gauge_id = %s FOR UPDATE",
-            (organization_id, first.gauge_id),
+            "SELECT FROM gauge WHERE organization_id = %s AND customer_id = %s AND gauge_id = %s FOR UPDATE",
+            (organization_id, first.customer_id, first.gauge_id),
         )
         backfilling = asyncio.create_task(backfill(first, second, last))
         await waiting_for_locks(caller)
