@@ -15,3 +15,5 @@ reads_plans = _one_server("the test counts the rows that statements read; those 
 has_old_keys = _one_server("distributed partitions of events never have the earlier key")
 # `tests.support.postgres.one_server` says which, and what does the work instead.
 quiet_puts = _one_server("the test shows an optimization that a cluster leaves out")
+# A statement locks the rows of each shard by itself, so two transactions can deadlock; commits and visits try again.
+order_across_shards = _one_server("a cluster locks rows in order within a shard only")
