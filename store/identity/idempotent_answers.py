@@ -139,7 +139,8 @@ async def store_answers(
                 "now": now,
             },
         )
-        if cursor.rowcount < len(answers):
+        # Not the number of affected rows: on distributed tables it is the number of selected ones.
+        if len(await cursor.fetchall()) < len(answers):
             raise AnsweredBefore
 
 
@@ -149,6 +150,7 @@ SELECT %(organization_id)s, method, request_id, digest, response, %(now)s
 FROM unnest(%(methods)s::text[], %(request_ids)s::text[], %(digests)s::bytea[], %(responses)s::bytea[])
     AS i (method, request_id, digest, response)
 ON CONFLICT DO NOTHING
+RETURNING 1
 """
 
 

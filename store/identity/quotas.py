@@ -94,7 +94,7 @@ async def change(
         merged = merged.op("-")(kind.value)
     saved = await connection.execute(
         statement.on_conflict_do_update(
-            index_elements=["organization_id"], set_={"quotas": merged, "update_time": func.clock_timestamp()}
+            index_elements=["organization_id"], set_={"quotas": merged, "update_time": statement.excluded.update_time}
         ).returning(table.quotas)
     )
     return _quotas(saved.scalar_one())

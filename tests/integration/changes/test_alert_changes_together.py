@@ -15,6 +15,7 @@ from evaluator.definitions import MAX_SPEND_ALERTS
 from generated.tidemark.v1 import alert_pb2, condition_pb2
 from generated.tidemark.v1 import alert_service_pb2 as messages
 from runtime.clock import ManualClock
+from tests.support.postgres.lock_waits import END_WAITING_SESSIONS
 from tests.support.server.running import reason_of
 from tests.support.usage.caller import (
     DEADLINE,
@@ -310,10 +311,7 @@ async def test_a_group_whose_session_ends_fails_its_calls_and_stores_nothing(cal
         await connection.execute("SELECT pg_advisory_lock_shared(%s, %s)", (ORGANIZATION_LOCK, organization_id))
         calls = await queue.add(*(created(caller, named(name)) for name in ("lost", "a", "b")))
         await waiting_for_locks(caller)
-        await connection.execute(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-            " WHERE datname = current_database() AND wait_event_type = 'Lock'"
-        )
+        await connection.execute(END_WAITING_SESSIONS.encode())
         done = await asyncio.gather(*calls, return_exceptions=True)
     # On a busy machine, the first group can end at the limit of a wait for a lock, and its call joins the others.
     failed = [one for one in done if isinstance(one, grpc.aio.AioRpcError)]

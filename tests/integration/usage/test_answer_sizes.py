@@ -238,7 +238,7 @@ async def test_refusal_of_thousands_of_fields_is_readable(caller: Caller) -> Non
     assert reason_of(refused.value) == "ERROR_REASON_INVALID_FIELD"
     bad = error_details_pb2.BadRequest()
     assert any(detail.Unpack(bad) for detail in status_of(refused.value).details)
-    assert bad.field_violations[0].field == "endpoint.labels"
+    assert bad.field_violations[0].field == "endpoint.event_types"
     assert "more violations" in bad.field_violations[-1].description
 
 

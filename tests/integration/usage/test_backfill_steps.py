@@ -198,7 +198,7 @@ async def test_one_alert_that_cannot_be_evaluated_does_not_keep_those_of_other_c
 ) -> None:
     customers = [f"c{number:02}" for number in range(40)]
     await caller.send(*(caller.event("e", "5", customer) for customer in customers))
-    async with refusing(caller, "notification", "new.customer_id = 'c17'"):
+    async with refusing(caller, "notification", "customer_id = 'c17'"):
         alerts = [await caller.create_only(usage_alert("5", scope=on_customer(one))) for one in customers]
         step = workers(BackfillLimits())
         await finish(step)

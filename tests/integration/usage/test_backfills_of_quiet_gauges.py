@@ -132,7 +132,7 @@ async def test_customer_that_one_server_has_passed_over_is_tried_again_by_anothe
     await caller.send(*(caller.event("e", "5", customer) for customer in customers))
     alert = await caller.create_only(usage_alert("5"))
     one_by_one = BackfillLimits(customers_per_step=1)
-    async with refusing(caller, "notification", "new.customer_id = 'c03'"):
+    async with refusing(caller, "notification", "customer_id = 'c03'"):
         step = workers(one_by_one)
         for _ in range(5):
             await step()
@@ -153,7 +153,7 @@ async def test_customer_that_cannot_be_evaluated_is_named_although_those_before_
     await finish(step)
     await caller.send(*(caller.event("e", "9" if name == "c05" else "1", name) for name in customers))
     alert = await caller.create_only(usage_alert("8"))
-    async with refusing(caller, "notification", "new.customer_id = 'c05'"):
+    async with refusing(caller, "notification", "customer_id = 'c05'"):
         await finish(step)
         rows = await caller.rows("SELECT body::text FROM operator_event WHERE organization_id = %(organization_id)s")
         assert len(rows) == 1

@@ -62,7 +62,8 @@ async def test_calls_usage_visits_and_erasures_have_each_effect_once(
 async def test_timers_have_each_effect_once(caller: Caller, clock: ManualClock, conflicts: Conflicts) -> None:
     holder = Holder(caller)
     await wide_alerts(caller)
-    await holder.put("c1", "100", end=clock.now() + timedelta(hours=1))
+    now = clock.now()
+    await holder.put("c1", spans=[("100", now - timedelta(days=1), now + timedelta(hours=1))])
     conflicts.on = True
     clock.advance(timedelta(hours=2))
     [transitions] = await holder.notified(1)

@@ -45,7 +45,7 @@ async def test_notification_that_cannot_be_stored_rejects_only_its_crossing_even
         caller.event("g2", "6", "good"),
         caller.event("b4", "-1", "bad"),
     ]
-    async with refusing(caller, "notification", f"new.alert_id = '{bad.alert_id}'"):
+    async with refusing(caller, "notification", f"alert_id = '{bad.alert_id}'"):
         answer = await caller.send(*sent, gauges=True)
         assert refusals(answer) == internal(2)
         assert "secret" not in str(answer)
@@ -65,7 +65,7 @@ async def test_notification_that_cannot_be_stored_rejects_only_its_crossing_even
 
 async def test_failed_evaluation_is_reported_again_after_an_hour(caller: Caller) -> None:
     bad = await caller.create(usage_alert("1"))
-    async with refusing(caller, "notification", f"new.alert_id = '{bad.alert_id}'"):
+    async with refusing(caller, "notification", f"alert_id = '{bad.alert_id}'"):
         for hours in (0, 0, 1):
             caller.clock.advance(timedelta(hours=hours))  # type: ignore[attr-defined]
             assert refusals(await caller.send(caller.event("e1"))) == internal(0)
@@ -78,7 +78,7 @@ async def test_failing_alert_on_many_customers_costs_few_commits(
     commits = counted_commits(monkeypatch)
     bad = await caller.create(usage_alert("10"))
     sent = [caller.event(f"e{turn}", "6", f"c{number}") for turn in range(3) for number in range(150)]
-    async with refusing(caller, "notification", f"new.alert_id = '{bad.alert_id}'"):
+    async with refusing(caller, "notification", f"alert_id = '{bad.alert_id}'"):
         answer = await caller.send(*sent)
     # The first event of each customer counts; each other one would reach the threshold.
     assert refusals(answer) == internal(*range(150, 450))
@@ -93,7 +93,7 @@ async def test_event_that_cannot_be_stored_is_found_by_bisection(
 ) -> None:
     commits = counted_commits(monkeypatch)
     sent = [caller.event(f"e{number}", customer="acme") for number in range(1_000)]
-    async with refusing(caller, "event", "new.event_id = 'e700'"):
+    async with refusing(caller, "event", "event_id = 'e700'"):
         answer = await caller.send(*sent)
     assert refusals(answer) == internal(700)
     assert answer.accepted == 999
@@ -110,7 +110,7 @@ async def test_customer_that_cannot_be_recorded_does_not_affect_other_customers(
     commits = counted_commits(monkeypatch)
     await caller.create(usage_alert("1000"))
     sent = [caller.event(f"e{turn}", customer=f"c{number}") for turn in range(30) for number in range(10)]
-    async with refusing(caller, table, "new.customer_id = 'c3'"):
+    async with refusing(caller, table, "customer_id = 'c3'"):
         answer = await caller.send(*sent, gauges=True)
     assert refusals(answer) == internal(*range(3, 300, 10))
     assert answer.accepted == 270
@@ -127,8 +127,8 @@ async def test_failing_customers_share_the_remaining_commits(caller: Caller) -> 
     assert len({crc32(name.encode()) % 2 for name in names}) == 1  # one writer
     # Nine in ten events of `spoilt` cannot be stored, and one event of `single`.
     sent = [caller.event(f"e{number}", customer=name) for number in range(60) for name in names]
-    spoilt = "new.customer_id = 'spoilt' AND right(new.event_id, 1) <> '0'"
-    single = "new.customer_id = 'single' AND new.event_id = 'e33'"
+    spoilt = "customer_id = 'spoilt' AND right(event_id, 1) <> '0'"
+    single = "customer_id = 'single' AND event_id = 'e33'"
     async with refusing(caller, "event", f"{spoilt} OR {single}"):
         answer = await caller.send(*sent)
     refused = {sent[one.at].customer_id: one.at for one in refusals(answer)}
@@ -151,7 +151,7 @@ async def test_events_of_a_customer_keep_their_order_when_the_commit_is_divided(
     await caller.create(usage_alert("10"))
     quantities = ["6", "6", "-9", "9", "1", "-4", "2"]
     sent = [caller.event(f"e{number}", quantity) for number, quantity in enumerate(quantities)]
-    async with refusing(caller, "event", "new.event_id = 'e4'"):
+    async with refusing(caller, "event", "event_id = 'e4'"):
         answer = await caller.send(*sent, gauges=True)
     assert refusals(answer) == internal(4)
     assert [(one.event_id, one.value) for one in answer.transitions] == [
@@ -183,7 +183,7 @@ async def test_failing_alert_does_not_affect_other_streams(caller: Caller) -> No
                 Request(batch=usage_pb2.UsageBatch(events=[caller.event(f"e{turn}", customer=customer)]))
             )
 
-    async with refusing(caller, "notification", f"new.alert_id = '{bad.alert_id}'"):
+    async with refusing(caller, "notification", f"alert_id = '{bad.alert_id}'"):
         await asyncio.gather(*map(use, range(6)))
         ends = await asyncio.gather(*map(everything, streams))
     assert all(error is None for _, error in ends)
@@ -206,7 +206,7 @@ async def test_failed_commit_keeps_cached_rules_and_forgets_the_customers_it_reg
 
     monkeypatch.setattr(active_rules, "wide_rules", recorded)
     new = caller.event("e1", customer="new", metric="fresh", subscription="s")
-    async with refusing(caller, "event", "new.event_id = 'e1'"):
+    async with refusing(caller, "event", "event_id = 'e1'"):
         assert refusals(await caller.send(new)) == internal(0)
         assert (await caller.send(caller.event("e1b", customer="known"))).accepted == 1
     assert (
@@ -250,7 +250,7 @@ def counted_commits(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 async def test_backfill_continues_past_a_customer_that_cannot_be_evaluated(caller: Caller) -> None:
     for number in range(20):
         await caller.send(caller.event("e", "5", f"c{number:02}"))
-    async with refusing(caller, "notification", "new.customer_id = 'c05'"):
+    async with refusing(caller, "notification", "customer_id = 'c05'"):
         alert = await caller.create_only(usage_alert("5"))
 
         async def others_have_notified() -> bool:
@@ -280,7 +280,7 @@ async def test_other_customers_of_a_stream_do_not_wait_while_a_failed_commit_is_
         return await commit(self)
 
     monkeypatch.setattr(containment.Containment, "commit", held)
-    async with refusing(caller, "event", "new.event_id = 'poison'"):
+    async with refusing(caller, "event", "event_id = 'poison'"):
         first = asyncio.create_task(
             caller.send(caller.event("b1", "4", bad), caller.event("poison", "5", bad), caller.event("b2", "5", bad))
         )

@@ -226,7 +226,7 @@ async def test_failed_evaluation_after_a_put_writes_an_operator_event_of_its_ale
         await neighbour.create(usage_alert("10", scope=GOLD))
         for one in (caller, neighbour):
             await one.send(one.event("e1", "15"))
-        async with refusing(caller, "notification", f"new.alert_id = '{created.alert_id}'"):
+        async with refusing(caller, "notification", f"alert_id = '{created.alert_id}'"):
             for plan in ("gold", "silver", "gold"):
                 await caller.put_customer(customer_pb2.Customer(customer_id="acme", plan_id=plan))
                 await neighbour.put_customer(on_gold())

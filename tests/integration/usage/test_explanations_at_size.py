@@ -5,6 +5,7 @@ import pytest
 
 from generated.tidemark.v1 import alert_service_pb2
 from store.usage import event_samples
+from tests.support.postgres.only_one_server import reads_plans
 from tests.support.postgres.plans import recorded
 from tests.support.server.sharing import own_database
 from tests.support.usage.caller import Caller, usage_alert
@@ -48,6 +49,7 @@ async def execute(caller: Caller, *statements: str) -> None:
             await connection.execute(statement.encode())
 
 
+@reads_plans
 async def test_an_explanation_reads_its_page_and_a_sample_of_the_events(
     caller: Caller, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -13,6 +13,7 @@ from generated.tidemark.v1 import usage_pb2
 from runtime.clock import ManualClock
 from store.postgres.database import Database
 from store.usage import gauges
+from tests.support.postgres.only_one_server import order_across_shards
 from tests.support.usage.caller import (
     DEADLINE,
     Caller,
@@ -25,6 +26,7 @@ from tests.support.usage.caller import (
 )
 
 
+@order_across_shards
 async def test_backfill_that_waits_for_a_gauge_holds_no_later_gauge(caller: Caller, clock: ManualClock) -> None:
     """A backfill with the last gauge would deadlock with a commit that holds the second and waits for the last."""
     [[organization_id]] = await caller.rows("SELECT %(organization_id)s")
@@ -47,8 +49,8 @@ async def test_backfill_that_waits_for_a_gauge_holds_no_later_gauge(caller: Call
     await move(first, second)
     async with database.raw_transaction() as holding:
         await holding.execute(
-            "SELECT FROM gauge WHERE organization_id = %s AND gauge_id = %s FOR UPDATE",
-            (organization_id, first.gauge_id),
+            "SELECT FROM gauge WHERE organization_id = %s AND customer_id = %s AND gauge_id = %s FOR UPDATE",
+            (organization_id, first.customer_id, first.gauge_id),
         )
         backfilling = asyncio.create_task(backfill(first, second, last))
         await waiting_for_locks(caller)

@@ -3,6 +3,7 @@
 import psycopg
 
 from generated.tidemark.v1 import alert_service_pb2, customer_pb2
+from tests.support.postgres.only_one_server import quiet_puts
 from tests.support.postgres.plans import recorded
 from tests.support.usage.caller import DEADLINE, Caller, on_customer, usage_alert
 from tests.support.usage.held_evaluations import NOTED, evaluations_held
@@ -11,6 +12,7 @@ from tests.support.usage.percentages import percent, put_customer, put_limit
 OTHERS = 500  # customers with an alert each; some have a limit and a plan
 
 
+@quiet_puts
 async def test_put_reads_no_rows_of_other_customers(caller: Caller) -> None:
     await caller.create(usage_alert("1000", thresholds=percent("80")))
     names = [f"c{number:03}" for number in range(OTHERS)]

@@ -15,6 +15,7 @@ from generated.tidemark.v1 import metric_pb2, threshold_pb2, usage_pb2
 from runtime.clock import ManualClock
 from store.postgres.database import Database, DriverConnection
 from store.usage import events as stored_events
+from tests.support.postgres.lock_waits import END_WAITING_SESSIONS
 from tests.support.server.sharing import own_server, shares_server
 from tests.support.usage.caller import (
     BOTH,
@@ -286,13 +287,10 @@ async def test_void_that_is_cut_off_changes_nothing_and_its_retry_voids_once(cal
     await caller.send(caller.event("e1", "12"), caller.event("e2", "1"))
     async with await psycopg.AsyncConnection.connect(caller.database_url) as holder:
         # The void has locked its events and waits for the gauge.
-        await holder.execute("SELECT 1 FROM gauge FOR UPDATE")
+        await holder.execute("SELECT 1 FROM gauge WHERE customer_id = 'acme' FOR UPDATE")
         waiting = asyncio.create_task(void(caller, "e1", request_id="r1"))
         await waiting_for_locks(caller)
-        await caller.rows(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-            " WHERE datname = current_database() AND wait_event_type = 'Lock'"
-        )
+        await caller.rows(END_WAITING_SESSIONS)
         with pytest.raises(grpc.aio.AioRpcError) as raised:
             await waiting
         assert raised.value.code() is grpc.StatusCode.UNAVAILABLE
@@ -308,7 +306,7 @@ async def test_duplicate_during_a_void_counts_only_when_it_comes_again_afterward
     event = caller.event("e1", "12")
     await caller.send(event)
     async with await psycopg.AsyncConnection.connect(caller.database_url) as holder:
-        await holder.execute("SELECT 1 FROM gauge FOR UPDATE")
+        await holder.execute("SELECT 1 FROM gauge WHERE customer_id = 'acme' FOR UPDATE")
         voiding = asyncio.create_task(void(caller, "e1"))
         await waiting_for_locks(caller)
         # The event is locked, but not deleted yet: what comes now is a duplicate of an event that still counts.

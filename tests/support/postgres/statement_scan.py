@@ -33,6 +33,8 @@ _FUNCTION_ROWS = re.compile(r"\b(?:FROM|JOIN)\s+(?:unnest|string_to_table|json_t
 _CORRELATED = re.compile(r"(?:EXISTS\s*|[,(]\s*)\(\s*SELECT\b")
 _NO_COLUMNS = re.compile(r"\bSELECT\s+FROM\s+([a-z_]+)\b")
 _RETURNING = re.compile(r"\bRETURNING\b")
+_UPSERT = re.compile(r"\bDO UPDATE SET\b")
+_TIME = re.compile(r"\b(?:now|clock_timestamp|statement_timestamp|transaction_timestamp|random)\s*\(")
 _APART = (Placement.COORDINATOR, Placement.COORDINATOR_ALONE)
 
 
@@ -98,13 +100,32 @@ def _within_functions(place: str, source: str, known: set[str]) -> Iterator[tupl
 
 def row_locks_without_customer(package: ModuleType = store) -> list[str]:
     """Functions that lock rows of a distributed table with SQLAlchemy, and name no single customer."""
-    found = []
+    return [f"{place}.{name}" for place, source in _sources(package) for name in locks_of_several(source)]
+
+
+def _sources(package: ModuleType) -> Iterator[tuple[str, str]]:
     for one in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
         if ".migrations" not in one.name:
             file = importlib.import_module(one.name).__file__
             if file is not None and file.endswith(".py"):
-                found += [f"{one.name}.{name}" for name in locks_of_several(Path(file).read_text())]
-    return found
+                yield one.name, Path(file).read_text()
+
+
+def functions_in_upserts(package: ModuleType = store) -> list[str]:
+    """Functions whose upsert, written by SQLAlchemy, calls a function for the rows that are there: see `offences`."""
+    return [f"{place}.{name}" for place, source in _sources(package) for name in upserts_with_functions(source)]
+
+
+def upserts_with_functions(source: str) -> list[str]:
+    """The functions of a module that do so."""
+    return [
+        function.name
+        for function in ast.walk(ast.parse(source))
+        if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef)
+        for call in ast.walk(function)
+        if isinstance(call, ast.Call) and ast.unparse(call.func).endswith("on_conflict_do_update")
+        if any("func." in ast.unparse(argument) for argument in (*call.args, *(one.value for one in call.keywords)))
+    ]
 
 
 def locks_of_several(source: str) -> list[str]:
@@ -128,6 +149,9 @@ def offences(text: str) -> list[str]:
     text = _COMMENT.sub("", text)
     names = _tables(text)
     distributed = sorted(names & _by_customer())
+    known = sorted(name for name in names if placements()[name] is not Placement.COORDINATOR_ALONE)
+    if known and any(_TIME.search(changed) for changed in _upserts(text)):
+        return [f"changes {', '.join(known)} on a conflict by a function of the time, and not by `excluded`"]
     if not distributed:
         return []
     return [offence for offence in _offences(text, names, ", ".join(distributed)) if offence]
@@ -215,6 +239,12 @@ def _inside(text: str, start: int) -> str:
         if depth == 0:
             return text[start:index]
     return text[start:]
+
+
+def _upserts(text: str) -> Iterator[str]:
+    """What is done with the rows that are there already."""
+    for match in _UPSERT.finditer(text):
+        yield _RETURNING.split(_inside(text, match.end()))[0]
 
 
 def _returned(text: str) -> Iterator[str]:

@@ -3,7 +3,14 @@
 import pytest
 
 from tests.support.postgres.one_server import ONE_SERVER
-from tests.support.postgres.statement_scan import locks_of_several, offences, row_locks_without_customer, statements
+from tests.support.postgres.statement_scan import (
+    functions_in_upserts,
+    locks_of_several,
+    offences,
+    row_locks_without_customer,
+    statements,
+    upserts_with_functions,
+)
 
 STATEMENTS = list(statements())
 
@@ -24,6 +31,10 @@ def test_no_statement_has_a_form_that_cannot_be_distributed() -> None:
 def test_no_function_locks_rows_of_several_customers() -> None:
     # Only where no table is distributed; otherwise `_locked` locks them.
     assert row_locks_without_customer() == ["store.deliveries.redelivery_steps._notifications"]
+
+
+def test_no_upsert_calls_a_function_for_rows_that_are_there() -> None:
+    assert functions_in_upserts() == []
 
 
 def test_each_exception_is_needed() -> None:
@@ -72,6 +83,10 @@ def test_each_exception_is_needed() -> None:
             "SELECT i.id, (SELECT max(value) FROM gauge g WHERE g.customer_id = i.id) FROM unnest(%s) AS i (id)",
             "for each row of a function",
         ),
+        (
+            "INSERT INTO organization_quota AS q (n) VALUES (1) ON CONFLICT (n) DO UPDATE SET update_time = now()",
+            "by a function of the time",
+        ),
     ],
 )
 def test_a_statement_that_cannot_be_distributed_is_found(statement: str, offence: str) -> None:
@@ -100,3 +115,9 @@ def test_a_row_lock_that_sqlalchemy_writes_is_found() -> None:
     one = "def lock(id):\n    return select(wallet).where(wallet.c.customer_id == id).with_for_update()"
     other = "def lock(id):\n    return select(endpoint).where(endpoint.c.endpoint_id == id).with_for_update()"
     assert [locks_of_several(source) for source in (several, one, other)] == [["lock"], [], []]
+
+
+def test_a_function_in_an_upsert_that_sqlalchemy_writes_is_found() -> None:
+    refused = "def put(s):\n    return s.on_conflict_do_update(index_elements=['n'], set_={'t': func.now()})"
+    excluded = "def put(s):\n    return s.on_conflict_do_update(index_elements=['n'], set_={'t': s.excluded.t})"
+    assert [upserts_with_functions(source) for source in (refused, excluded)] == [["put"], []]
