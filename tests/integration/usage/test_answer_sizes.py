@@ -227,7 +227,7 @@ async def test_refusal_of_thousands_of_fields_is_readable(caller: Caller) -> Non
     stub = webhook_service_pb2_grpc.WebhookServiceStub(caller.server.channel)
     sent = endpoint_pb2.Endpoint(
         url="https://example.com/hook",
-        event_types=[EventType.ValueType(number) for number in range(100, 20_100)],
+        event_types=[EventType.ValueType(number) for number in range(100, 2_100)],
         labels={f"{number}" + WIDE * 64: WIDE * 513 for number in range(500)},
         headers={f"{WIDE}{number}": WIDE for number in range(500)},
     )
@@ -238,7 +238,7 @@ async def test_refusal_of_thousands_of_fields_is_readable(caller: Caller) -> Non
     assert reason_of(refused.value) == "ERROR_REASON_INVALID_FIELD"
     bad = error_details_pb2.BadRequest()
     assert any(detail.Unpack(bad) for detail in status_of(refused.value).details)
-    assert bad.field_violations[0].field == "endpoint.event_types"
+    assert bad.field_violations[0].field == "endpoint.labels"
     assert "more violations" in bad.field_violations[-1].description
 
 
