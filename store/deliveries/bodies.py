@@ -67,14 +67,13 @@ Body = tuple[str, str]  # the body, and `TraceContext.stored` or an empty text
 
 async def bodies(connection: DriverConnection, keys: Collection[Key]) -> dict[tuple[int, str], Body]:
     """The bodies of notifications and operator events, by organization and id; without those that are missing."""
+    if not keys:
+        return {}
     ordered = sorted(keys)
-    of_customers = [key for key in ordered if key[1]]  # the customer of an operator event is empty
-    found = dict[tuple[int, str], Body]()
-    if of_customers:
-        statement = _OF_NOTIFICATIONS
-        if on_cluster(connection):
-            statement = _OF_NAMED_ON_CLUSTER if len(of_customers) <= NAMED else _ON_CLUSTER
-        found = await _read(connection, statement, of_customers)
+    statement = _OF_NOTIFICATIONS
+    if on_cluster(connection):
+        statement = _OF_NAMED_ON_CLUSTER if len(ordered) <= NAMED else _ON_CLUSTER
+    found = await _read(connection, statement, ordered)
     others = [key for key in ordered if (key[0], key[2]) not in found]
     return found | await _read(connection, _OF_OPERATOR_EVENTS, others) if others else found
 
@@ -86,7 +85,9 @@ async def _read(
         statement,
         {
             "organizations": "\t".join(str(organization_id) for organization_id, _, _ in keys),
-            "customers": "\t".join(customer_id for _, customer_id, _ in keys),
+            # A tab after each: the array of one empty text would be empty. A notification about an alert as a whole
+            # has an empty customer. The row that the last tab adds has no organization.
+            "customers": "".join(f"{customer_id}\t" for _, customer_id, _ in keys),
             "notifications": "\t".join(notification_id for _, _, notification_id in keys),
         },
     )
