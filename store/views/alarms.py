@@ -151,16 +151,21 @@ def _alarm(position: Position, row: Sequence[Any]) -> Alarm:
     return Alarm(position, StoredGauge(row[1], gauge, row[7]), state)
 
 
-# Alerts are read once, and customers and subscriptions only for alerts of plans. Each state is compared with its
-# gauge, because one of a period that has not begun yet does not count.
-_TOTALS = """
+# The states that are counted, up to a number.
+_CANDIDATES = """
 WITH candidate AS MATERIALIZED (
     SELECT s.customer_id, s.gauge_id, s.alert_id, s.alert_version
     FROM alert_state s
     WHERE s.organization_id = %(organization_id)s AND s.period_end > %(now)s AND s.reached <> '{}'::jsonb
         AND {filter}
     LIMIT %(most)s
-), of_alert AS MATERIALIZED (
+)"""
+
+# Alerts are read once, and customers and subscriptions only for alerts of plans. Each state is compared with its
+# gauge, because one of a period that has not begun yet does not count.
+_TOTALS = (
+    _CANDIDATES
+    + """, of_alert AS MATERIALIZED (
     SELECT a.alert_id, a.name, a.visit_after, a.reset_version,
         CASE WHEN a.scope IN ('PLAN', 'CUSTOMER_PLAN') THEN a.plan_id END AS plan_id,
         EXISTS (
@@ -196,16 +201,12 @@ GROUP BY a.alert_id, a.name, a.visit_after
 ORDER BY 3 DESC, 1
 LIMIT %(alerts)s
 """
+)
 
 # On a cluster, states and alerts are found one after the other, and sent to the nodes of the gauges.
-_TOTALS_APART = """
-WITH candidate AS MATERIALIZED (
-    SELECT s.customer_id, s.gauge_id, s.alert_id, s.alert_version
-    FROM alert_state s
-    WHERE s.organization_id = %(organization_id)s AND s.period_end > %(now)s AND s.reached <> '{}'::jsonb
-        AND {filter}
-    LIMIT %(most)s
-), of_alert AS MATERIALIZED (
+_TOTALS_APART = (
+    _CANDIDATES
+    + """, of_alert AS MATERIALIZED (
     SELECT a.alert_id, a.name, a.visit_after, a.reset_version,
         CASE WHEN a.scope IN ('PLAN', 'CUSTOMER_PLAN') THEN a.plan_id END AS plan_id
     FROM alert a
@@ -235,6 +236,7 @@ GROUP BY a.alert_id, a.name, a.visit_after, counted.is_full
 ORDER BY 3 DESC, 1
 LIMIT %(alerts)s
 """
+)
 
 _CUSTOMERS = """
 SELECT count(*) FROM (
