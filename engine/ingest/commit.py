@@ -4,6 +4,7 @@ Its steps, in order: facts of the events (`engine.rules`), `storing`, `counting`
 evaluation), and after the commit `outcomes`. A few events of known customers take a shorter way (`small_commit`).
 """
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime, timedelta
@@ -32,7 +33,7 @@ from engine.ingest.storing import Stored, store
 from engine.limits import DEFAULT_LIMITS
 from engine.meters.known_targets import KnownTargets
 from engine.meters.usage_meters import UsageMeters, open_usage_meters
-from engine.rules.loading import Registered
+from engine.rules.loading import Registered, is_known
 from engine.rules.organization_rules import OrganizationRules
 from engine.rules.registry import RulesRegistry
 from engine.rules.transaction import Transaction
@@ -47,9 +48,13 @@ from store.identity import organizations
 from store.identity.organizations import LockedOrganization, Organization
 from store.notifications import evaluation_failures
 from store.postgres.database import Connection, Database, DatabaseUnavailable, DriverConnection, driver
+from store.postgres.distributed import NeedsCoordinator, marker_of
+from store.postgres.failures import Discard
 from store.postgres.retries import FIRST_PAUSE, Tries, repeated
 from store.usage.events import DuplicateEvents, EventsVoided
 from webhooks.operator_events import EvaluationFailure
+
+NODE_AWAY = 5.0  # seconds for which the coordinator commits what a worker should, after one that was not reached
 
 logger = logging.getLogger(__name__)
 
@@ -78,13 +83,16 @@ class Committer:
         first_pause: float = FIRST_PAUSE,
         native: bool = True,
         monitoring: IngestMonitoring | None = None,
+        node: Database | None = None,
     ) -> None:
         """`grace`: how long after its end a period still counts late events.
 
         `containment_commits`: see `IngestLimits`. `between_commits`: awaited before a commit is tried again after one
         that failed, so that other organizations go on meanwhile. `first_pause`: see `Tries`. `native`: whether rows
-        are written by compiled code, where there is some.
+        are written by compiled code, where there is some. `node`: the worker of a cluster where the customers lie.
         """
+        self._node = node
+        self._node_is_away_until = 0.0  # by the event loop's clock
         self._database = database
         self._clock = clock
         self._grace = grace
@@ -175,11 +183,38 @@ class Committer:
     async def _commit(
         self, group: CommitGroup, span: Span, duplicates: DuplicateEvents | None = None, *, careful: bool
     ) -> list[Outcome]:
+        node = self._node
+        rules = self._rules.of(self._organization_id)
+        if node is not None and not careful and self._can_run_at_node(rules, group):
+            try:
+                return await self._commit_in(node, group, span, duplicates, careful=False)
+            except NeedsCoordinator:
+                span.event("goes to the coordinator")
+            except DatabaseUnavailable as error:
+                if error.failure.discard is not Discard.NOTHING:
+                    self._node_is_away_until = asyncio.get_running_loop().time() + NODE_AWAY
+                raise
+        return await self._commit_in(self._database, group, span, duplicates, careful=careful)
+
+    def _can_run_at_node(self, rules: OrganizationRules, group: CommitGroup) -> bool:
+        """Whether the rules that events need are cached, so that only a newer epoch sends them to the coordinator."""
+        return is_known(rules.cached, group.events) and self._node_is_away_until < asyncio.get_running_loop().time()
+
+    async def _commit_in(
+        self,
+        database: Database,
+        group: CommitGroup,
+        span: Span,
+        duplicates: DuplicateEvents | None,
+        *,
+        careful: bool,
+    ) -> list[Outcome]:
+        """Commits in a transaction of the coordinator, or of a node. Raises NeedsCoordinator at a node."""
         rules = self._rules.of(self._organization_id)
         is_first = duplicates is None and not careful
         if is_first and (plan := plan_of(rules.cached, group, self._clock.now() - self._grace)):
             try:
-                return await self._commit_small(rules, group, span, plan)
+                return await self._commit_small(database, rules, group, span, plan)
             except NotAsPlanned as error:
                 duplicates = DuplicateEvents() if error.duplicates else None
         phases = self._monitoring.begin(span)
@@ -188,7 +223,7 @@ class Committer:
         counted = Counted()
         now = self._clock.now()
         try:
-            async with self._database.transaction() as connection:
+            async with database.transaction() as connection:
                 phases.end(CONNECTION)
                 transaction = await self._begin(connection, rules, group, now, careful)
                 router = transaction.router
@@ -217,7 +252,7 @@ class Committer:
         return await self._outcomes(phases, transaction, group, stored, counted)
 
     async def _commit_small(
-        self, rules: OrganizationRules, group: CommitGroup, span: Span, plan: CommitPlan
+        self, database: Database, rules: OrganizationRules, group: CommitGroup, span: Span, plan: CommitPlan
     ) -> list[Outcome]:
         """Commits as planned. Raises NotAsPlanned, after which nothing is stored."""
         phases = self._monitoring.begin(span)
@@ -225,7 +260,7 @@ class Committer:
         self.gauges_moved = 0  # it says nothing about larger commits
         registered.named.update(event.customer_id for event in plan.events)  # before another commit may forget them
         try:
-            async with self._database.unbegun_transaction() as connection:
+            async with database.unbegun_transaction() as connection:
                 phases.end(CONNECTION)
                 raw = await driver(connection)
                 done = await plan.carry_out(raw, self._organization_id, now, group.include_gauges)
@@ -264,8 +299,13 @@ class Committer:
     ) -> Transaction:
         """Takes the organization's lock, shared, and reads the rules that its epoch lacks."""
         standing = await organizations.lock_shared_with_name(connection, self._organization_id)
+        raw = await driver(connection)
+        if marker_of(raw) is not None and not (
+            rules.cached.epoch == standing.epoch and is_known(rules.cached, group.events)
+        ):
+            raise NeedsCoordinator  # a node does not show all of a change in one moment
         router = await rules.router(connection, standing.epoch)
-        return self._transaction(connection, await driver(connection), router, group, standing, now, careful)
+        return self._transaction(connection, raw, router, group, standing, now, careful)
 
     def _transaction(
         self,
