@@ -58,7 +58,7 @@ class Nodes:
         self._number_of_shard: list[int] = []
         self._use(node_map)
         self._task = BackgroundTask(
-            self._refresh,
+            self.refresh,
             FailureLog(
                 logger,
                 "the nodes of the cluster could not be read",
@@ -113,7 +113,8 @@ class Nodes:
         async with self._database.transaction() as connection:
             await organizations.prepare_nodes(connection, organization_id)
 
-    async def _refresh(self) -> None:
+    async def refresh(self) -> None:
+        """Reads where shards lie now. Raises DatabaseUnavailable."""
         async with self._database.reading() as connection:
             found = await customer_nodes.read(connection)
         if found is not None and found != self._map:

@@ -21,13 +21,14 @@ _IS_DISTRIBUTED = (
     "SELECT EXISTS (SELECT FROM pg_catalog.pg_dist_partition"
     f" WHERE logicalrelid = to_regclass('{ANCHOR}') AND partmethod = 'h')"
 )
-# At the coordinator, NULL. At a worker, the first number whose text would lie there as a customer_id; empty if none of
-# the first numbers does, as on a node without shards. `store.identity.node_epochs` has rows with these.
+# At the coordinator, no row. At a worker, the first number whose text would lie there as a customer_id; empty if none
+# of the first numbers does, as on a node without shards. `store.identity.node_epochs` has rows with these.
 _MARKER = f"""
 SELECT coalesce((
     SELECT min(i)::text
     FROM (
-        SELECT i, get_shard_id_for_distribution_column('{ANCHOR}', i::text) AS shardid FROM generate_series(0, 999) AS i
+        SELECT i, get_shard_id_for_distribution_column('{ANCHOR}', i::text) AS shardid
+        FROM generate_series(0, 999) AS i
     ) AS numbered
     JOIN pg_catalog.pg_dist_placement p USING (shardid) WHERE p.groupid = own.groupid
 ), '')

@@ -19,9 +19,9 @@ organization = Table(
     info=lies(COORDINATOR),
 )
 
-# The epoch and the name of an organization once more on each node of a cluster: commits at a node read them there. One
-# row for each shard of `customer`, with a customer_id that no customer has any use for: it only decides the shard. On
-# one PostgreSQL the table is empty.
+# The epoch and the name of an organization, once more on each node of a cluster: commits at a node read them there.
+# One row for each shard of `customer`; its customer_id is no customer's, it only decides the shard. On one PostgreSQL
+# the table is empty.
 organization_epoch = Table(
     "organization_epoch",
     metadata,

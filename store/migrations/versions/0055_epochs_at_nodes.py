@@ -1,4 +1,4 @@
-"""The epochs of organizations once more on each node of a cluster, for commits that run at the node of their customers.
+"""The epochs of organizations, once more on each node of a cluster, for commits at the nodes of customers.
 
 On one PostgreSQL the table stays empty.
 """
