@@ -6,12 +6,13 @@ evaluation), and after the commit `outcomes`. A few events of known customers ta
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from contextlib import suppress
 from datetime import datetime, timedelta
 
 from engine.ingest import commit_span
-from engine.ingest.batches import Batch, Outcome
-from engine.ingest.containment import Containment, Refused
+from engine.ingest.batches import Batch, Outcome, add_part, of_customers
+from engine.ingest.containment import Containment
 from engine.ingest.counting import Counted, count, count_moved
 from engine.ingest.group import CommitGroup, group_in_slices
 from engine.ingest.late_events import without_erased, without_too_late
@@ -28,6 +29,7 @@ from engine.ingest.monitoring import (
     IngestMonitoring,
 )
 from engine.ingest.outcomes import outcomes_of
+from engine.ingest.refusal_reports import RefusalReports
 from engine.ingest.small_commit import CommitPlan, NotAsPlanned, plan_of
 from engine.ingest.storing import Stored, store
 from engine.limits import DEFAULT_LIMITS
@@ -46,17 +48,17 @@ from runtime.turns import Slices
 from store.balances.wallets import Wallet
 from store.identity import organizations
 from store.identity.organizations import LockedOrganization, Organization
-from store.notifications import evaluation_failures
 from store.postgres.database import Connection, Database, DatabaseUnavailable, DriverConnection, driver
 from store.postgres.distributed import NeedsCoordinator, marker_of
 from store.postgres.failures import Discard
-from store.postgres.retries import FIRST_PAUSE, Tries, repeated
+from store.postgres.retries import FIRST_PAUSE, Tries
 from store.usage.events import DuplicateEvents, EventsVoided
-from webhooks.operator_events import EvaluationFailure
 
 NODE_AWAY = 5.0  # seconds for which the coordinator commits what a worker should, after one that was not reached
 
 logger = logging.getLogger(__name__)
+
+_FAILED = "a commit failed; its events are committed without those that cannot be recorded"
 
 # Tries of a commit whose duplicates were voided meanwhile. After so many, it is not a void: the key of an event is,
 # by chance, that of another one (see `store.tables.event_key`). Then containment refuses that event.
@@ -106,7 +108,7 @@ class Committer:
         self._monitoring = monitoring or IngestMonitoring()
         self._targets = KnownTargets()
         self.gauges_moved = 0  # by the last commit
-        self._reported: dict[str | None, int] = {}  # alerts of which operators got an event, and its window of time
+        self._reports = RefusalReports(database, clock, organization.organization_id)
 
     async def commit(self, batches: Sequence[Batch]) -> list[Outcome]:
         """Stores, counts and evaluates, by `together` and, where that fails, by `contain`."""
@@ -122,15 +124,39 @@ class Committer:
         """
         try:
             return await self._attempt(batches, self._between_commits)
+        except NeedsCoordinator as error:
+            return await self._apart(batches, error.customer_ids)
         except DatabaseUnavailable:
             raise
         except Exception:
-            logger.warning(
-                "a commit failed; its events are committed without those that cannot be recorded",
-                exc_info=True,
-                extra={"action": LogAction.COMMIT_FAILED},
-            )
+            logger.warning(_FAILED, exc_info=True, extra={"action": LogAction.COMMIT_FAILED})
             return None
+
+    async def _apart(self, batches: Sequence[Batch], customer_ids: Collection[str]) -> list[Outcome]:
+        """Commits events of these customers at the coordinator, and those of the others at the node."""
+        outcomes = [Outcome() for _ in batches]
+        moved = 0
+        for theirs in (False, True):
+            parts, places = of_customers(batches, customer_ids, named=theirs)
+            found = await self._part(parts, at_node=not theirs)
+            moved += self.gauges_moved
+            for (number, indexes), outcome in zip(places, found, strict=True):
+                add_part(outcomes[number], outcome, indexes)
+        self.gauges_moved = moved
+        return outcomes
+
+    async def _part(self, batches: Sequence[Batch], *, at_node: bool) -> list[Outcome]:
+        """Like `commit`, and tries the node once. What is committed before it stays, so it contains what fails."""
+        try:
+            if at_node:
+                with suppress(NeedsCoordinator):
+                    return await self._attempt(batches, self._between_commits)
+            return await self._attempt(batches, self._between_commits, at_node=False)
+        except DatabaseUnavailable:
+            raise
+        except Exception:
+            logger.warning(_FAILED, exc_info=True, extra={"action": LogAction.COMMIT_FAILED})
+            return await self.contain(batches, self._between_commits)
 
     async def contain(self, batches: Sequence[Batch], between: Callable[[], Awaitable[None]]) -> list[Outcome]:
         """Commits batches that cannot be committed together, and rejects only the events that cannot be recorded.
@@ -146,28 +172,40 @@ class Committer:
         self._monitoring.divided += 1
         contained = await Containment(attempt, batches, self._containment_commits).commit()
         self._monitoring.unrecorded(len(contained.refused))
-        await self._report(contained.refused)
+        await self._reports.write(contained.refused)
         return contained.outcomes
 
     async def _attempt(
-        self, batches: Sequence[Batch], between: Callable[[], Awaitable[None]], *, careful: bool = False
+        self,
+        batches: Sequence[Batch],
+        between: Callable[[], Awaitable[None]],
+        *,
+        careful: bool = False,
+        at_node: bool = True,
     ) -> list[Outcome]:
         group = await group_in_slices(batches, Slices(self._organization_id))
+        node = None if careful or not at_node else self._node
         with commit_span.begin(self._organization_id, group) as span:
-            return await self._try(group, span, between, careful=careful)
+            return await self._try(group, span, between, node, careful=careful)
 
     async def _try(
-        self, group: CommitGroup, span: Span, between: Callable[[], Awaitable[None]], *, careful: bool
+        self,
+        group: CommitGroup,
+        span: Span,
+        between: Callable[[], Awaitable[None]],
+        node: Database | None,
+        *,
+        careful: bool,
     ) -> list[Outcome]:
-        """Commits, again after failures that allow it."""
+        """Commits, again after failures that allow it. Raises NeedsCoordinator if some of it cannot be at a node."""
         tries, voided = Tries(first_pause=self._first_pause), 0
         while True:
             try:
                 try:
-                    return await self._commit(group, span, careful=careful)
+                    return await self._commit(group, span, node, careful=careful)
                 except DuplicateEvents as found:
                     span.event("duplicates found")
-                    return await self._commit(group, span, found, careful=careful)
+                    return await self._commit(group, span, node, found, careful=careful)
             except EventsVoided:  # their duplicates are new events now
                 voided += 1
                 if voided == VOIDED_TRIES:
@@ -181,15 +219,23 @@ class Committer:
                 await between()
 
     async def _commit(
-        self, group: CommitGroup, span: Span, duplicates: DuplicateEvents | None = None, *, careful: bool
+        self,
+        group: CommitGroup,
+        span: Span,
+        node: Database | None,
+        duplicates: DuplicateEvents | None = None,
+        *,
+        careful: bool,
     ) -> list[Outcome]:
-        node = self._node
-        rules = self._rules.of(self._organization_id)
-        if node is not None and not careful and self._can_run_at_node(rules, group):
+        """Commits at a node, if the customers have one, or else at the coordinator."""
+        if node is not None and self._can_run_at_node(self._rules.of(self._organization_id), group):
             try:
                 return await self._commit_in(node, group, span, duplicates, careful=False)
-            except NeedsCoordinator:
+            except NeedsCoordinator as error:
                 span.event("goes to the coordinator")
+                customers = {event.customer_id for event in group.events}
+                if error.customer_ids and 2 * len(error.customer_ids) <= len(customers):
+                    raise
             except DatabaseUnavailable as error:
                 if error.failure.discard is not Discard.NOTHING:
                     self._node_is_away_until = asyncio.get_running_loop().time() + NODE_AWAY
@@ -357,30 +403,6 @@ class Committer:
         )
         counted.over = meters.over(new)
         return counted
-
-    async def _report(self, refused: Sequence[Refused]) -> None:
-        """Writes operator events of alerts that could not be recorded; its own failure changes no answer."""
-        now = self._clock.now()
-        failures = {one.alert_id: one for one in reversed(refused)}  # the first of each alert
-        window = evaluation_failures.window(now)
-        new = [one for alert_id, one in failures.items() if self._reported.get(alert_id) != window]
-        if not new:
-            return
-        try:
-            await repeated(lambda: self._add_events(new, now))
-        except Exception:
-            logger.exception(
-                "an operator event could not be written", extra={"action": LogAction.OPERATOR_EVENT_FAILED}
-            )
-            return
-        self._reported = {alert_id: one for alert_id, one in self._reported.items() if one == window}
-        self._reported |= dict.fromkeys(failures, window)
-
-    async def _add_events(self, refused: Sequence[Refused], now: datetime) -> None:
-        """Safe to repeat: their ids are digests."""
-        failures = [EvaluationFailure(one.alert_id, one.customer_id, one.event_id) for one in refused]
-        async with self._database.transaction() as connection:
-            await evaluation_failures.add(connection, self._organization_id, failures, now)
 
 
 async def _outcomes(transaction: Transaction, group: CommitGroup, stored: Stored, counted: Counted) -> list[Outcome]:

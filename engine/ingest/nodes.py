@@ -56,6 +56,7 @@ class Nodes:
         self._pools: dict[Node, Database] = {}
         self._numbers: dict[Node | None, int] = {None: 0}
         self._number_of_shard: list[int] = []
+        self._ordinals: list[int] = []  # of each shard among those at its place
         self._use(node_map)
         self._task = BackgroundTask(
             self.refresh,
@@ -91,9 +92,12 @@ class Nodes:
         """The connections to a worker; None for the coordinator."""
         return next((self._pools[node] for node, one in self._numbers.items() if one == number and node), None)
 
-    def number_of(self, shard: int) -> int:
-        """The number of the place where a shard lies."""
-        return self._number_of_shard[shard]
+    def lane_of(self, shard: int, writers: int) -> int:
+        """The number of the lane of a shard, if each place has so many writers.
+
+        All customers of a shard have one writer: a commit that touches fewer shards costs its node less.
+        """
+        return self._number_of_shard[shard] * writers + self._ordinals[shard] % writers
 
     async def locate(self, located: CustomerShards, customer_ids: Collection[str]) -> None:
         """Finds the shards of customers. Raises DatabaseUnavailable."""
@@ -130,6 +134,7 @@ class Nodes:
                 self._numbers[node] = len(self._numbers)
         self._map = node_map
         self._number_of_shard = [self._numbers[node] for node in node_map.nodes]
+        self._ordinals = [node_map.nodes[:index].count(node) for index, node in enumerate(node_map.nodes)]
 
 
 async def open_nodes(database: Database, overrides: Mapping[str, str], *, seats: int) -> Nodes | None:

@@ -189,10 +189,10 @@ class Pipeline:
         for event in batch.events:
             customer_id = event.customer_id
             if customer_id not in number_of:
-                number = zlib.crc32(customer_id.encode()) % writers
                 if located is not None and self._nodes is not None:
-                    number += writers * self._nodes.number_of(located.shards[customer_id])
-                number_of[customer_id] = number
+                    number_of[customer_id] = self._nodes.lane_of(located.shards[customer_id], writers)
+                else:
+                    number_of[customer_id] = zlib.crc32(customer_id.encode()) % writers
         numbers = set(number_of.values())
         if len(numbers) == 1:
             return {numbers.pop(): (batch, None)}

@@ -101,7 +101,7 @@ async def write_notifications(
     The notifications of one gauge must be in the order of their sequence. The transaction must hold its lock. Raises
     NeedsCoordinator at a worker.
     """
-    require_coordinator(connection)
+    require_coordinator(connection, lambda: [one.customer_id for one in notifications])
     for start in range(0, len(notifications), NOTIFICATIONS_AT_ONCE):
         part = notifications[start : start + NOTIFICATIONS_AT_ONCE]
         rows = await json_rows(map(functools.partial(_row, traces), part), organization_id)

@@ -6,6 +6,7 @@ that asked before the tables were distributed keeps the form for one PostgreSQL,
 `tidemark migrate --citus` distributes them.
 """
 
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 import psycopg
@@ -37,7 +38,14 @@ FROM pg_catalog.pg_dist_local_group AS own WHERE own.groupid <> 0
 
 
 class NeedsCoordinator(Exception):
-    """A transaction at a worker cannot go on there. Nothing is stored; the coordinator can do the same."""
+    """A transaction at a worker cannot go on there. Nothing is stored; the coordinator can do the same.
+
+    customer_ids: whose rows are the reason, if only some are. Of the others the worker may store what belongs to them.
+    """
+
+    def __init__(self, customer_ids: Collection[str] = ()) -> None:
+        super().__init__("the transaction needs the coordinator")
+        self.customer_ids = frozenset(customer_ids)
 
 
 @dataclass(frozen=True)
@@ -75,10 +83,12 @@ def marker_of(connection: psycopg.AsyncConnection[Row]) -> str | None:
     return connection.marker if isinstance(connection, PooledConnection) else None
 
 
-def require_coordinator(connection: psycopg.AsyncConnection[Row]) -> None:
+def require_coordinator(
+    connection: psycopg.AsyncConnection[Row], customer_ids: Callable[[], Collection[str]]
+) -> None:
     """Raises NeedsCoordinator at a worker: for what writes tables that lie on the coordinator."""
     if marker_of(connection) is not None:
-        raise NeedsCoordinator
+        raise NeedsCoordinator(customer_ids())
 
 
 def has_citus(connection: Connection) -> bool:
