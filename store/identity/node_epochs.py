@@ -5,8 +5,8 @@ on it. A change of rules takes the lock, exclusively, at the coordinator and at 
 row on each shard. All nodes take part in its commit: what the change has written at a node becomes visible there in
 the moment in which it lets go of the node's lock.
 
-Why not one lock at one node for all: it would cost each commit a round trip to another node, and a change could let go
-of it before all nodes show what it has written.
+Why not one lock at one node for all: it would cost each commit a round trip to another node, and a change could let
+go of it before all nodes show what it has written.
 
 The coordinator commits first, so only a transaction that holds its lock sees all parts of a change, whichever node
 they lie on. A commit at a node must therefore read no rules: they have to be cached at its epoch. Otherwise it raises
