@@ -93,6 +93,8 @@ class LogAction(StrEnum):
     DISK_HAS_SPACE = "disk.has_space"
     LOCK_WAIT = "lock.wait"
     MIGRATION_WAITS = "migration.waits"
+    NODES_CHANGED = "nodes.changed"  # of a cluster: shards were moved
+    NODES_FAILED = "nodes.failed"  # they could not be read
     TABLE_MOVED = "table.moved"  # to the nodes of a cluster
     LOCK_HOLDER_ENDED = "lock.holder_ended"
     LOCK_WATCH_FAILED = "lock.watch_failed"

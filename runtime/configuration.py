@@ -64,6 +64,8 @@ class Configuration:
     """The checked settings of one process."""
 
     database_url: str | None = None  # None: the embedded server under data_directory
+    # Of a cluster: addresses of workers for this process, by those that the cluster has. None: workers are not used.
+    database_nodes: tuple[tuple[str, str], ...] | None = ()
     data_directory: Path = Path(DEFAULT_DATA_DIRECTORY)
     migrate_at_start: bool = True
     pool_size: int = DEFAULT_POOL_SIZE
@@ -182,6 +184,21 @@ class _Reader:
             return None
         return text
 
+    def database_nodes(self) -> tuple[tuple[str, str], ...] | None:
+        parts = self.texts("DATABASE_NODES")
+        if parts == ("coordinator",):
+            return None
+        pairs = []
+        for part in parts:
+            node, equals, address = part.partition("=")
+            if not equals or not all(re.fullmatch(r"[^/@\s,]+:\d{1,5}", one) for one in (node, address)):
+                self.problems.append(
+                    f"{PREFIX}DATABASE_NODES contains {part!r}: write node=address for each worker, such as"
+                    " worker-1:5432=10.0.0.7:5432, or coordinator alone"
+                )
+            pairs.append((node, address))
+        return tuple(pairs)
+
     def address(self) -> tuple[str, int]:
         text = self.raw("LISTEN") or DEFAULT_LISTEN
         host, colon, port = text.rpartition(":")
@@ -268,6 +285,7 @@ def load(environment: Mapping[str, str]) -> Configuration:
     host, port = read.address()
     configuration = Configuration(
         database_url=read.database_url(),
+        database_nodes=read.database_nodes(),
         data_directory=Path(read.raw("DATA_DIRECTORY") or DEFAULT_DATA_DIRECTORY),
         migrate_at_start=read.choice("MIGRATE", "auto", ("auto", "never")) == "auto",
         pool_size=read.number("POOL_SIZE", int, DEFAULT_POOL_SIZE, 4, 200, "connections"),

@@ -11,6 +11,7 @@ from engine.enforcement.checks import Checks
 from engine.enforcement.expiry import Expiry
 from engine.enforcement.pipeline import EnforcementPipeline
 from engine.erasures import Erasures
+from engine.ingest.nodes import Nodes
 from engine.ingest.pending import BESIDE, PendingEvents
 from engine.ingest.pipeline import Pipeline
 from engine.limits import DEFAULT_LIMITS, EngineLimits
@@ -77,11 +78,12 @@ def build_parts(
     engine_limits: EngineLimits = DEFAULT_LIMITS,
     server_limits: ServerLimits = DEFAULT_SERVER_LIMITS,
     monitoring: ServerMonitoring | None = None,
+    nodes: Nodes | None = None,
 ) -> Parts:
     """The parts, not started.
 
     ingest_gate: the connections that transactions of usage may use. calls_gate: those that calls may use.
-    monitoring: gets what they measure.
+    monitoring: gets what they measure. nodes: the workers of the database's cluster, if it is one.
     """
     monitoring = monitoring or ServerMonitoring()
     rules = RulesRegistry(max_groups=engine_limits.groups, monitoring=monitoring.rules)
@@ -106,6 +108,7 @@ def build_parts(
         native=configuration.native,
         monitoring=monitoring.ingest,
         activity=activity,
+        nodes=nodes,
     )
     ingest_seats = ingest_gate.free
     changes = ChangeGroups(

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 import grpc
 from grpc_health.v1 import health_pb2_grpc
 
+from engine.ingest.nodes import Nodes, open_nodes
 from engine.limits import DEFAULT_LIMITS, EngineLimits
 from runtime.actions import LogAction
 from runtime.clock import Clock
@@ -82,12 +83,14 @@ async def serve(
         seats = divide(configuration.pool_size, configuration.ingest_writers)
         calls_gate = FairSemaphore(seats.calls, reserved=reserved(seats.calls))
         ingest_gate = FairSemaphore(seats.ingest, reserved=reserved(seats.ingest))
+        nodes = await _nodes(stack, database, configuration, seats.ingest)
         parts = build_parts(
             configuration,
             database,
             clock,
             ingest_gate,
             calls_gate,
+            nodes=nodes,
             engine_limits=engine_limits,
             server_limits=server_limits,
             monitoring=monitoring,
@@ -231,6 +234,19 @@ async def _open_front(
         shares_port,
     )
     return await stack.enter_async_context(front.serving(backend))
+
+
+async def _nodes(
+    stack: contextlib.AsyncExitStack, database: Database, configuration: Configuration, seats: int
+) -> Nodes | None:
+    """The workers of the database's cluster, until the stack closes; None if there are none. DatabaseUnavailable."""
+    if configuration.database_nodes is None:
+        return None
+    nodes = await open_nodes(database, dict(configuration.database_nodes), seats=seats)
+    if nodes is not None:
+        stack.push_async_callback(nodes.stop)
+        nodes.start()
+    return nodes
 
 
 async def _authenticator(

@@ -4,13 +4,15 @@ Its steps, in order: facts of the events (`engine.rules`), `storing`, `counting`
 evaluation), and after the commit `outcomes`. A few events of known customers take a shorter way (`small_commit`).
 """
 
+import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from contextlib import suppress
 from datetime import datetime, timedelta
 
 from engine.ingest import commit_span
-from engine.ingest.batches import Batch, Outcome
-from engine.ingest.containment import Containment, Refused
+from engine.ingest.batches import Batch, Outcome, add_part, of_customers
+from engine.ingest.containment import Containment
 from engine.ingest.counting import Counted, count, count_moved
 from engine.ingest.group import CommitGroup, group_in_slices
 from engine.ingest.late_events import without_erased, without_too_late
@@ -27,12 +29,13 @@ from engine.ingest.monitoring import (
     IngestMonitoring,
 )
 from engine.ingest.outcomes import outcomes_of
+from engine.ingest.refusal_reports import RefusalReports
 from engine.ingest.small_commit import CommitPlan, NotAsPlanned, plan_of
 from engine.ingest.storing import Stored, store
 from engine.limits import DEFAULT_LIMITS
 from engine.meters.known_targets import KnownTargets
 from engine.meters.usage_meters import UsageMeters, open_usage_meters
-from engine.rules.loading import Registered
+from engine.rules.loading import Registered, is_known
 from engine.rules.organization_rules import OrganizationRules
 from engine.rules.registry import RulesRegistry
 from engine.rules.transaction import Transaction
@@ -45,13 +48,17 @@ from runtime.turns import Slices
 from store.balances.wallets import Wallet
 from store.identity import organizations
 from store.identity.organizations import LockedOrganization, Organization
-from store.notifications import evaluation_failures
 from store.postgres.database import Connection, Database, DatabaseUnavailable, DriverConnection, driver
-from store.postgres.retries import FIRST_PAUSE, Tries, repeated
+from store.postgres.distributed import NeedsCoordinator, marker_of
+from store.postgres.failures import Discard
+from store.postgres.retries import FIRST_PAUSE, Tries
 from store.usage.events import DuplicateEvents, EventsVoided
-from webhooks.operator_events import EvaluationFailure
+
+NODE_AWAY = 5.0  # seconds for which the coordinator commits what a worker should, after one that was not reached
 
 logger = logging.getLogger(__name__)
+
+_FAILED = "a commit failed; its events are committed without those that cannot be recorded"
 
 # Tries of a commit whose duplicates were voided meanwhile. After so many, it is not a void: the key of an event is,
 # by chance, that of another one (see `store.tables.event_key`). Then containment refuses that event.
@@ -78,13 +85,16 @@ class Committer:
         first_pause: float = FIRST_PAUSE,
         native: bool = True,
         monitoring: IngestMonitoring | None = None,
+        node: Database | None = None,
     ) -> None:
         """`grace`: how long after its end a period still counts late events.
 
         `containment_commits`: see `IngestLimits`. `between_commits`: awaited before a commit is tried again after one
         that failed, so that other organizations go on meanwhile. `first_pause`: see `Tries`. `native`: whether rows
-        are written by compiled code, where there is some.
+        are written by compiled code, where there is some. `node`: the worker of a cluster where the customers lie.
         """
+        self._node = node
+        self._node_is_away_until = 0.0  # by the event loop's clock
         self._database = database
         self._clock = clock
         self._grace = grace
@@ -98,7 +108,7 @@ class Committer:
         self._monitoring = monitoring or IngestMonitoring()
         self._targets = KnownTargets()
         self.gauges_moved = 0  # by the last commit
-        self._reported: dict[str | None, int] = {}  # alerts of which operators got an event, and its window of time
+        self._reports = RefusalReports(database, clock, organization.organization_id)
 
     async def commit(self, batches: Sequence[Batch]) -> list[Outcome]:
         """Stores, counts and evaluates, by `together` and, where that fails, by `contain`."""
@@ -114,15 +124,39 @@ class Committer:
         """
         try:
             return await self._attempt(batches, self._between_commits)
+        except NeedsCoordinator as error:
+            return await self._apart(batches, error.customer_ids)
         except DatabaseUnavailable:
             raise
         except Exception:
-            logger.warning(
-                "a commit failed; its events are committed without those that cannot be recorded",
-                exc_info=True,
-                extra={"action": LogAction.COMMIT_FAILED},
-            )
+            logger.warning(_FAILED, exc_info=True, extra={"action": LogAction.COMMIT_FAILED})
             return None
+
+    async def _apart(self, batches: Sequence[Batch], customer_ids: Collection[str]) -> list[Outcome]:
+        """Commits events of these customers at the coordinator, and those of the others at the node."""
+        outcomes = [Outcome() for _ in batches]
+        moved = 0
+        for theirs in (False, True):
+            parts, places = of_customers(batches, customer_ids, named=theirs)
+            found = await self._part(parts, at_node=not theirs)
+            moved += self.gauges_moved
+            for (number, indexes), outcome in zip(places, found, strict=True):
+                add_part(outcomes[number], outcome, indexes)
+        self.gauges_moved = moved
+        return outcomes
+
+    async def _part(self, batches: Sequence[Batch], *, at_node: bool) -> list[Outcome]:
+        """Like `commit`, and tries the node once. What is committed before it stays, so it contains what fails."""
+        try:
+            if at_node:
+                with suppress(NeedsCoordinator):
+                    return await self._attempt(batches, self._between_commits)
+            return await self._attempt(batches, self._between_commits, at_node=False)
+        except DatabaseUnavailable:
+            raise
+        except Exception:
+            logger.warning(_FAILED, exc_info=True, extra={"action": LogAction.COMMIT_FAILED})
+            return await self.contain(batches, self._between_commits)
 
     async def contain(self, batches: Sequence[Batch], between: Callable[[], Awaitable[None]]) -> list[Outcome]:
         """Commits batches that cannot be committed together, and rejects only the events that cannot be recorded.
@@ -138,28 +172,40 @@ class Committer:
         self._monitoring.divided += 1
         contained = await Containment(attempt, batches, self._containment_commits).commit()
         self._monitoring.unrecorded(len(contained.refused))
-        await self._report(contained.refused)
+        await self._reports.write(contained.refused)
         return contained.outcomes
 
     async def _attempt(
-        self, batches: Sequence[Batch], between: Callable[[], Awaitable[None]], *, careful: bool = False
+        self,
+        batches: Sequence[Batch],
+        between: Callable[[], Awaitable[None]],
+        *,
+        careful: bool = False,
+        at_node: bool = True,
     ) -> list[Outcome]:
         group = await group_in_slices(batches, Slices(self._organization_id))
+        node = None if careful or not at_node else self._node
         with commit_span.begin(self._organization_id, group) as span:
-            return await self._try(group, span, between, careful=careful)
+            return await self._try(group, span, between, node, careful=careful)
 
     async def _try(
-        self, group: CommitGroup, span: Span, between: Callable[[], Awaitable[None]], *, careful: bool
+        self,
+        group: CommitGroup,
+        span: Span,
+        between: Callable[[], Awaitable[None]],
+        node: Database | None,
+        *,
+        careful: bool,
     ) -> list[Outcome]:
-        """Commits, again after failures that allow it."""
+        """Commits, again after failures that allow it. Raises NeedsCoordinator if some of it cannot be at a node."""
         tries, voided = Tries(first_pause=self._first_pause), 0
         while True:
             try:
                 try:
-                    return await self._commit(group, span, careful=careful)
+                    return await self._commit(group, span, node, careful=careful)
                 except DuplicateEvents as found:
                     span.event("duplicates found")
-                    return await self._commit(group, span, found, careful=careful)
+                    return await self._commit(group, span, node, found, careful=careful)
             except EventsVoided:  # their duplicates are new events now
                 voided += 1
                 if voided == VOIDED_TRIES:
@@ -173,13 +219,48 @@ class Committer:
                 await between()
 
     async def _commit(
-        self, group: CommitGroup, span: Span, duplicates: DuplicateEvents | None = None, *, careful: bool
+        self,
+        group: CommitGroup,
+        span: Span,
+        node: Database | None,
+        duplicates: DuplicateEvents | None = None,
+        *,
+        careful: bool,
     ) -> list[Outcome]:
+        """Commits at a node, if the customers have one, or else at the coordinator."""
+        if node is not None and self._can_run_at_node(self._rules.of(self._organization_id), group):
+            try:
+                return await self._commit_in(node, group, span, duplicates, careful=False)
+            except NeedsCoordinator as error:
+                span.event("goes to the coordinator")
+                customers = {event.customer_id for event in group.events}
+                if error.customer_ids and 2 * len(error.customer_ids) <= len(customers):
+                    raise
+            except DatabaseUnavailable as error:
+                if error.failure.discard is not Discard.NOTHING:
+                    self._node_is_away_until = asyncio.get_running_loop().time() + NODE_AWAY
+                raise
+        return await self._commit_in(self._database, group, span, duplicates, careful=careful)
+
+    def _can_run_at_node(self, rules: OrganizationRules, group: CommitGroup) -> bool:
+        """Whether the rules that events need are cached, so that only a newer epoch sends them to the coordinator."""
+        return is_known(rules.cached, group.events) and self._node_is_away_until < asyncio.get_running_loop().time()
+
+    async def _commit_in(
+        self,
+        database: Database,
+        group: CommitGroup,
+        span: Span,
+        duplicates: DuplicateEvents | None,
+        *,
+        careful: bool,
+    ) -> list[Outcome]:
+        """Commits in a transaction of the coordinator, or of a node. Raises NeedsCoordinator at a node."""
         rules = self._rules.of(self._organization_id)
         is_first = duplicates is None and not careful
         if is_first and (plan := plan_of(rules.cached, group, self._clock.now() - self._grace)):
             try:
-                return await self._commit_small(rules, group, span, plan)
+                return await self._commit_small(database, rules, group, span, plan)
             except NotAsPlanned as error:
                 duplicates = DuplicateEvents() if error.duplicates else None
         phases = self._monitoring.begin(span)
@@ -188,7 +269,7 @@ class Committer:
         counted = Counted()
         now = self._clock.now()
         try:
-            async with self._database.transaction() as connection:
+            async with database.transaction() as connection:
                 phases.end(CONNECTION)
                 transaction = await self._begin(connection, rules, group, now, careful)
                 router = transaction.router
@@ -217,7 +298,7 @@ class Committer:
         return await self._outcomes(phases, transaction, group, stored, counted)
 
     async def _commit_small(
-        self, rules: OrganizationRules, group: CommitGroup, span: Span, plan: CommitPlan
+        self, database: Database, rules: OrganizationRules, group: CommitGroup, span: Span, plan: CommitPlan
     ) -> list[Outcome]:
         """Commits as planned. Raises NotAsPlanned, after which nothing is stored."""
         phases = self._monitoring.begin(span)
@@ -225,7 +306,7 @@ class Committer:
         self.gauges_moved = 0  # it says nothing about larger commits
         registered.named.update(event.customer_id for event in plan.events)  # before another commit may forget them
         try:
-            async with self._database.unbegun_transaction() as connection:
+            async with database.unbegun_transaction() as connection:
                 phases.end(CONNECTION)
                 raw = await driver(connection)
                 done = await plan.carry_out(raw, self._organization_id, now, group.include_gauges)
@@ -264,8 +345,13 @@ class Committer:
     ) -> Transaction:
         """Takes the organization's lock, shared, and reads the rules that its epoch lacks."""
         standing = await organizations.lock_shared_with_name(connection, self._organization_id)
+        raw = await driver(connection)
+        if marker_of(raw) is not None and not (
+            rules.cached.epoch == standing.epoch and is_known(rules.cached, group.events)
+        ):
+            raise NeedsCoordinator  # a node does not show all of a change in one moment
         router = await rules.router(connection, standing.epoch)
-        return self._transaction(connection, await driver(connection), router, group, standing, now, careful)
+        return self._transaction(connection, raw, router, group, standing, now, careful)
 
     def _transaction(
         self,
@@ -317,30 +403,6 @@ class Committer:
         )
         counted.over = meters.over(new)
         return counted
-
-    async def _report(self, refused: Sequence[Refused]) -> None:
-        """Writes operator events of alerts that could not be recorded; its own failure changes no answer."""
-        now = self._clock.now()
-        failures = {one.alert_id: one for one in reversed(refused)}  # the first of each alert
-        window = evaluation_failures.window(now)
-        new = [one for alert_id, one in failures.items() if self._reported.get(alert_id) != window]
-        if not new:
-            return
-        try:
-            await repeated(lambda: self._add_events(new, now))
-        except Exception:
-            logger.exception(
-                "an operator event could not be written", extra={"action": LogAction.OPERATOR_EVENT_FAILED}
-            )
-            return
-        self._reported = {alert_id: one for alert_id, one in self._reported.items() if one == window}
-        self._reported |= dict.fromkeys(failures, window)
-
-    async def _add_events(self, refused: Sequence[Refused], now: datetime) -> None:
-        """Safe to repeat: their ids are digests."""
-        failures = [EvaluationFailure(one.alert_id, one.customer_id, one.event_id) for one in refused]
-        async with self._database.transaction() as connection:
-            await evaluation_failures.add(connection, self._organization_id, failures, now)
 
 
 async def _outcomes(transaction: Transaction, group: CommitGroup, stored: Stored, counted: Counted) -> list[Outcome]:

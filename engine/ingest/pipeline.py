@@ -13,6 +13,7 @@ from engine.ingest.commit import Committer
 from engine.ingest.commit_size import CommitSize
 from engine.ingest.lane import Lane, Waiting
 from engine.ingest.monitoring import IngestMonitoring
+from engine.ingest.nodes import CustomerShards, Nodes
 from engine.ingest.pending import Overloaded, PendingEvents, Room
 from engine.limits import DEFAULT_LIMITS, IngestLimits
 from engine.rules.registry import RulesRegistry
@@ -38,7 +39,8 @@ class Pipeline:
     events are evaluated in the order in which one stream sent them.
     pending: the events that wait, of which each organization has its share. gate: the transactions side by side of
     all organizations. Beside a light neighbour (see `runtime.turns`), commits are smaller. is_changing: whether a
-    change of an organization's rules waits in this process; commits do not grow then (see `commit_size`).
+    change of an organization's rules waits in this process; commits do not grow then (see `commit_size`). nodes: of a
+    cluster, each of which has writers of its own for its customers.
     """
 
     def __init__(
@@ -56,7 +58,10 @@ class Pipeline:
         native: bool = True,
         monitoring: IngestMonitoring | None = None,
         activity: UsageActivity | None = None,
+        nodes: Nodes | None = None,
     ) -> None:
+        self._nodes = nodes
+        self._located: dict[int, CustomerShards] = {}
         self._monitoring = monitoring or IngestMonitoring()
         self._activity = activity
         self._database = database
@@ -89,8 +94,12 @@ class Pipeline:
         """
         if not batch.events:
             return Outcome()
+        located = None
+        if self._nodes is not None:
+            # It may wait; from here on nothing does until the batch is in its lanes.
+            located = await self._locate(organization.organization_id, batch, self._nodes)
         lanes = self._lanes_of(organization)
-        parts = self._divide(batch)
+        parts = self._divide(batch, located)
         if len(parts) == 1:
             [number] = parts
             return await self._enqueue(lanes[number], batch, room.hand_over(len(batch.events)))
@@ -106,6 +115,34 @@ class Pipeline:
                 raise result
             add_part(outcome, result, indexes)
         return outcome
+
+    async def _locate(self, organization_id: int, batch: Batch, nodes: Nodes) -> CustomerShards:
+        """Finds out to which nodes the customers of a batch belong.
+
+        After shards were moved, the lanes are made anew when all that waits in the old ones is committed: the events
+        of a customer stay in order.
+        """
+        located = self._located.get(organization_id)
+        if located is None:
+            located = self._located[organization_id] = CustomerShards()
+        names = {event.customer_id for event in batch.events}
+        if located.knows(nodes.version, names):
+            return located
+        located.waiting += 1
+        try:
+            async with located.lock:
+                while located.version != nodes.version:
+                    version = nodes.version
+                    await nodes.prepare(organization_id)
+                    while tasks := [lane.task for lane in self._lanes.get(organization_id, ()) if lane.task]:
+                        await asyncio.gather(*tasks, return_exceptions=True)
+                    self._lanes.pop(organization_id, None)
+                    located.shards.clear()
+                    located.version = version
+                await nodes.locate(located, names)
+        finally:
+            located.waiting -= 1
+        return located
 
     async def drain(self) -> None:
         """Waits until nothing is waiting."""
@@ -123,11 +160,13 @@ class Pipeline:
         if lanes is None:
             if len(self._lanes) >= self._limits.idle_organizations:
                 self._lanes = {key: kept for key, kept in self._lanes.items() if any(lane.task for lane in kept)}
-            lanes = [self._lane(organization) for _ in range(self._writers)]
+                self._located = {key: one for key, one in self._located.items() if key in self._lanes or one.waiting}
+            places = 1 if self._nodes is None else self._nodes.number
+            lanes = [self._lane(organization, place) for place in range(places) for _ in range(self._writers)]
             self._lanes[organization.organization_id] = lanes
         return lanes
 
-    def _lane(self, organization: Organization) -> Lane:
+    def _lane(self, organization: Organization, place: int) -> Lane:
         lane = Lane(organization.organization_id, -STILL_COMING, CommitSize(self._limits))
         lane.committer = Committer(
             self._database,
@@ -139,17 +178,21 @@ class Pipeline:
             between_commits=lane.renew_seat,
             native=self._native,
             monitoring=self._monitoring,
+            node=None if self._nodes is None else self._nodes.pool(place),
         )
         return lane
 
-    def _divide(self, batch: Batch) -> dict[int, tuple[Batch, Sequence[int] | None]]:
+    def _divide(self, batch: Batch, located: CustomerShards | None) -> dict[int, tuple[Batch, Sequence[int] | None]]:
         """Each writer's part of the batch, and the indexes of its events there (None: it is the whole batch)."""
         writers = self._writers
         number_of: dict[str, int] = {}
         for event in batch.events:
             customer_id = event.customer_id
             if customer_id not in number_of:
-                number_of[customer_id] = zlib.crc32(customer_id.encode()) % writers
+                if located is not None and self._nodes is not None:
+                    number_of[customer_id] = self._nodes.lane_of(located.shards[customer_id], writers)
+                else:
+                    number_of[customer_id] = zlib.crc32(customer_id.encode()) % writers
         numbers = set(number_of.values())
         if len(numbers) == 1:
             return {numbers.pop(): (batch, None)}

@@ -3,22 +3,25 @@
 An ingest transaction holds the organization's advisory lock shared and reads the epoch. A change of alerts or facts
 holds the lock exclusively, writes, and raises the epoch. So each event is evaluated either before or after a change,
 by all servers, and cached rules are valid for exactly one epoch.
+
+On a cluster, ingest also runs at the nodes of its customers; `store.identity.node_epochs` says how both are there.
 """
 
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import func, select, update
+from sqlalchemy import select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from store.identity import node_epochs
+from store.identity.node_epochs import LOCK_CLASS
 from store.postgres.database import Cursor, DriverConnection, driver
+from store.postgres.distributed import marker_of, on_cluster
 from store.tables.accounts import organization
 
 DEFAULT_ORGANIZATION = "default"
-
-_LOCK_CLASS = 0x7469  # the first half of every organization's advisory lock
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,15 +95,19 @@ async def send_lock_shared(connection: DriverConnection, organization_id: int) -
     """Sends the statements of `lock_shared_with_name`, within a pipeline; `locked` reads their result."""
     # Two statements: the snapshot that reads the epoch must be newer than the lock, or it misses the change that the
     # lock has waited for.
-    await connection.execute("SELECT pg_advisory_xact_lock_shared(%s, %s)", (_LOCK_CLASS, organization_id))
+    if (marker := marker_of(connection)) is not None:
+        return await node_epochs.send_lock_shared(connection, organization_id, marker)
+    await connection.execute("SELECT pg_advisory_xact_lock_shared(%s, %s)", (LOCK_CLASS, organization_id))
     return await connection.execute(
         "SELECT epoch, name FROM organization WHERE organization_id = %s", (organization_id,)
     )
 
 
 async def locked(cursor: Cursor) -> LockedOrganization:
-    """The result of `send_lock_shared`."""
+    """The result of `send_lock_shared`. Raises NeedsCoordinator at a node that does not have the epoch."""
     row = await cursor.fetchone()
+    if marker_of(cursor.connection) is not None:
+        return LockedOrganization(*node_epochs.standing(cursor.connection, row))
     assert row is not None, "the organization does not exist"
     return LockedOrganization(int(row[0]), row[1])
 
@@ -111,10 +118,26 @@ async def rename(connection: AsyncConnection, organization_id: int, name: str) -
     No row depends on the name, and nothing that must happen once is identified by it. Existing notifications keep
     their ids, which are digests of the old name.
     """
-    await connection.execute(select(func.pg_advisory_xact_lock(_LOCK_CLASS, organization_id)))
+    raw = await driver(connection)
+    if on_cluster(raw):
+        await begin_change(connection, organization_id)
+        await node_epochs.rename(raw, organization_id, name)
+    else:
+        await raw.execute("SELECT pg_advisory_xact_lock(%s, %s)", (LOCK_CLASS, organization_id))
     await connection.execute(
         update(organization).where(organization.c.organization_id == organization_id).values(name=name)
     )
+
+
+async def prepare_nodes(connection: AsyncConnection, organization_id: int) -> None:
+    """Gives each node of a cluster the epoch of an organization, so that ingest can run there.
+
+    Waits for ingest that is in progress, unless the nodes have it already.
+    """
+    if await node_epochs.are_complete(connection, organization_id):
+        return
+    await begin_change(connection, organization_id)
+    await node_epochs.create(connection, organization_id)
 
 
 async def begin_change(connection: AsyncConnection, organization_id: int) -> int:
@@ -126,7 +149,9 @@ async def begin_change(connection: AsyncConnection, organization_id: int) -> int
     raw = await driver(connection)
     # One round trip, but two statements: the row must not be locked before the lock is held.
     async with raw.pipeline():
-        await raw.execute("SELECT pg_advisory_xact_lock(%s, %s)", (_LOCK_CLASS, organization_id))
+        await raw.execute("SELECT pg_advisory_xact_lock(%s, %s)", (LOCK_CLASS, organization_id))
+        if on_cluster(raw):
+            await node_epochs.send_lock_everywhere(raw, organization_id)
         cursor = await raw.execute(
             "UPDATE organization SET epoch = epoch + 1 WHERE organization_id = %s RETURNING epoch",
             (organization_id,),

@@ -11,6 +11,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from runtime.tracing.current import current_trace
 from store.ids import random_id
 from store.postgres.channels import OUTBOX_CHANNEL
+from store.postgres.database import driver
+from store.postgres.distributed import require_coordinator
 from store.tables.notifications import outbox
 from store.tables.webhooks import operator_event
 from webhooks.operator_events import EVENT_ID_PREFIX, OperatorEvent, body_of
@@ -40,9 +42,13 @@ async def add(connection: AsyncConnection, events: Sequence[OperatorEvent], now:
 
 
 async def write(connection: AsyncConnection, rows: Sequence[Mapping[str, Any]], now: datetime) -> None:
-    """Writes those rows of operator_event that do not exist, and their outbox rows. They get the current trace."""
+    """Writes those rows of operator_event that do not exist, and their outbox rows. They get the current trace.
+
+    Raises NeedsCoordinator at a worker.
+    """
     if not rows:
         return
+    require_coordinator(await driver(connection), tuple)
     if (trace := current_trace()) is not None:
         rows = [{**row, "trace_context": trace.stored} for row in rows]
     statement = insert(operator_event).on_conflict_do_nothing().returning(operator_event.c.event_id)

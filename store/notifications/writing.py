@@ -8,7 +8,7 @@ from uuid import UUID
 
 from store.postgres.channels import OUTBOX_CHANNEL
 from store.postgres.database import DriverConnection
-from store.postgres.distributed import on_cluster
+from store.postgres.distributed import on_cluster, require_coordinator
 from store.postgres.json_rows import json_rows
 
 NOTIFICATIONS_AT_ONCE = 200  # notifications that one statement writes
@@ -98,8 +98,10 @@ async def write_notifications(
 
     traces: `TraceContext.stored` of those that have one, by notification id; their webhooks belong to that trace.
 
-    The notifications of one gauge must be in the order of their sequence. The transaction must hold its lock.
+    The notifications of one gauge must be in the order of their sequence. The transaction must hold its lock. Raises
+    NeedsCoordinator at a worker.
     """
+    require_coordinator(connection, lambda: [one.customer_id for one in notifications])
     for start in range(0, len(notifications), NOTIFICATIONS_AT_ONCE):
         part = notifications[start : start + NOTIFICATIONS_AT_ONCE]
         rows = await json_rows(map(functools.partial(_row, traces), part), organization_id)

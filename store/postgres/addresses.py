@@ -5,6 +5,7 @@ directories, `sslmode`, `target_session_attrs`, `options`.
 """
 
 import re
+from urllib.parse import quote, urlencode
 
 from psycopg import ProgrammingError
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
@@ -21,6 +22,9 @@ _FOREIGN = {
     "pool_timeout": "leave it out; TIDEMARK_POOL_SIZE bounds the connections of a process",
     "ssl": "write sslmode=require instead",
 }
+
+# What names the server, and not how to connect to it.
+_OF_SERVER = frozenset({"host", "hostaddr", "port", "target_session_attrs", "load_balance_hosts"})
 
 _QUOTED = re.compile(r'"[^"]*"')
 
@@ -63,6 +67,17 @@ def conninfo(url: str, **more: str | int) -> str:
     several = "," in found.get("host", "") + found.get("hostaddr", "")
     wanted = {"target_session_attrs": "read-write"} if several else {}
     return make_conninfo(url, **{**more, **wanted, **found})
+
+
+def at_node(url: str, node: str) -> str:
+    """The URL of the same database at another node of its cluster. node: host and port, as `worker-1:5432`."""
+    host, _, port = node.rpartition(":")
+    found = {name: value for name, value in parameters(url).items() if name not in _OF_SERVER}
+    user, password, database = (found.pop(name, "") for name in ("user", "password", "dbname"))
+    login = quote(user, safe="") + (f":{quote(password, safe='')}" if password else "")
+    address = f"{SCHEMES[0]}{login}{'@' if login else ''}[{host}]:{port}/{quote(database, safe='')}"
+    address = address if ":" in host else address.replace(f"[{host}]", host, 1)
+    return f"{address}?{urlencode(found, quote_via=quote)}" if found else address
 
 
 def shown(url: str) -> str:

@@ -6,6 +6,7 @@ that asked before the tables were distributed keeps the form for one PostgreSQL,
 `tidemark migrate --citus` distributes them.
 """
 
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 import psycopg
@@ -21,6 +22,30 @@ _IS_DISTRIBUTED = (
     "SELECT EXISTS (SELECT FROM pg_catalog.pg_dist_partition"
     f" WHERE logicalrelid = to_regclass('{ANCHOR}') AND partmethod = 'h')"
 )
+# At the coordinator, no row. At a worker, the first number whose text would lie there as a customer_id; empty if none
+# of the first numbers does, as on a node without shards. `store.identity.node_epochs` has rows with these.
+_MARKER = f"""
+SELECT coalesce((
+    SELECT min(i)::text
+    FROM (
+        SELECT i, get_shard_id_for_distribution_column('{ANCHOR}', i::text) AS shardid
+        FROM generate_series(0, 999) AS i
+    ) AS numbered
+    JOIN pg_catalog.pg_dist_placement p USING (shardid) WHERE p.groupid = own.groupid
+), '')
+FROM pg_catalog.pg_dist_local_group AS own WHERE own.groupid <> 0
+"""
+
+
+class NeedsCoordinator(Exception):
+    """A transaction at a worker cannot go on there. Nothing is stored; the coordinator can do the same.
+
+    customer_ids: whose rows are the reason, if only some are. Of the others the worker may store what belongs to them.
+    """
+
+    def __init__(self, customer_ids: Collection[str] = ()) -> None:
+        super().__init__("the transaction needs the coordinator")
+        self.customer_ids = frozenset(customer_ids)
 
 
 @dataclass(frozen=True)
@@ -53,6 +78,19 @@ def on_cluster(connection: psycopg.AsyncConnection[Row]) -> bool:
     return isinstance(connection, PooledConnection) and connection.on_cluster
 
 
+def marker_of(connection: psycopg.AsyncConnection[Row]) -> str | None:
+    """The marker of the worker to which a connection of a pool leads; None for the coordinator and one PostgreSQL."""
+    return connection.marker if isinstance(connection, PooledConnection) else None
+
+
+def require_coordinator(
+    connection: psycopg.AsyncConnection[Row], customer_ids: Callable[[], Collection[str]]
+) -> None:
+    """Raises NeedsCoordinator at a worker: for what writes tables that lie on the coordinator."""
+    if marker_of(connection) is not None:
+        raise NeedsCoordinator(customer_ids())
+
+
 def has_citus(connection: Connection) -> bool:
     """Whether the database has the extension Citus."""
     return bool(connection.scalar(text(f"SELECT {HAS_CITUS}")))
@@ -68,7 +106,10 @@ async def is_distributed(connection: AsyncConnection) -> bool:
     return bool(await connection.run_sync(is_distributed_now))
 
 
-async def detect(connection: psycopg.AsyncConnection[Row]) -> bool:
-    """As `is_distributed_now`, on a connection of the driver to a database with the extension Citus."""
+async def detect(connection: PooledConnection) -> None:
+    """Notes on a new connection to a database with the extension Citus what `on_cluster` and `marker_of` say."""
     row = await (await connection.execute(_IS_DISTRIBUTED)).fetchone()
-    return row is not None and bool(row[0])
+    connection.on_cluster = row is not None and bool(row[0])
+    if connection.on_cluster:
+        row = await (await connection.execute(_MARKER.encode())).fetchone()
+        connection.marker = None if row is None else row[0]

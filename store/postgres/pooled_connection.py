@@ -58,10 +58,12 @@ def _bytes_of(command: PipelineCommand) -> int:
 class PooledConnection(psycopg.AsyncConnection[Row]):
     """A connection with such pipelines.
 
-    on_cluster: whether the tables of customers are distributed; see `store.postgres.distributed`.
+    on_cluster: whether the tables of customers are distributed. marker: of a connection to a worker of a cluster. See
+    `store.postgres.distributed`.
     """
 
     on_cluster = False
+    marker: str | None = None
 
     @asynccontextmanager
     async def pipeline(self) -> AsyncIterator[psycopg.AsyncPipeline]:

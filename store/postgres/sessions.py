@@ -169,7 +169,7 @@ async def prepare(
         settings = await cursor.fetchall()
         _require_writable(settings)
         if isinstance(connection, PooledConnection) and any(row[2] for row in settings):
-            connection.on_cluster = await distributed.detect(connection)
+            await distributed.detect(connection)
         await connection.set_autocommit(False)
     except BaseException:
         await connection.close()

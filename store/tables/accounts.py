@@ -19,6 +19,19 @@ organization = Table(
     info=lies(COORDINATOR),
 )
 
+# The epoch and the name of an organization, once more on each node of a cluster: commits at a node read them there.
+# One row for each shard of `customer`; its customer_id is no customer's, it only decides the shard. On one PostgreSQL
+# the table is empty.
+organization_epoch = Table(
+    "organization_epoch",
+    metadata,
+    Column("organization_id", Organization, primary_key=True),
+    Column("customer_id", Identifier, primary_key=True),  # see `store.identity.node_epochs`
+    Column("epoch", BigInteger, nullable=False),  # as in organization
+    Column("name", Identifier, nullable=False),  # as in organization
+    info=lies(BY_CUSTOMER),
+)
+
 api_key = Table(
     "api_key",
     metadata,

@@ -1,7 +1,7 @@
 """Gauges: the upsert that moves them, their locks, and what an evaluation writes back."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
@@ -10,7 +10,7 @@ from uuid import UUID
 from evaluator.amounts import ZERO
 from evaluator.gauges import Gauge
 from store.postgres.database import Cursor, DriverConnection
-from store.postgres.distributed import Forms
+from store.postgres.distributed import Forms, on_cluster
 from store.postgres.json_rows import json_rows
 
 NEVER_EVALUATED = -1  # the rules_epoch of a gauge that was inserted and is not evaluated yet
@@ -32,6 +32,20 @@ class Moves:
     totals: Sequence[Decimal]
     required_epochs: Sequence[int]
     bounds: Sequence[Bounds] | None = None
+
+    def part(self, indexes: Sequence[int]) -> "Moves":
+        """Some of the moves."""
+
+        def of(column: Sequence[Any]) -> list[Any]:
+            return [column[index] for index in indexes]
+
+        return Moves(
+            of(self.customer_ids),
+            of(self.gauge_ids),
+            of(self.totals),
+            of(self.required_epochs),
+            None if self.bounds is None else of(self.bounds),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +114,20 @@ _MOVE = Forms(
 )
 
 
+# On a cluster, an INSERT of rows that a query makes sends them to each node as files first. An UPDATE that joins its
+# input goes to the shards as it is, so it moves the gauges that exist. Its rows are locked in no certain order: two
+# servers that move the same gauges can deadlock, and one of them commits again.
+_MOVE_EXISTING = f"""
+UPDATE gauge AS g SET value = g.value + i.total, update_time = %(now)s
+FROM ({_INPUT}) AS i
+WHERE g.organization_id = %(organization_id)s AND g.customer_id = i.customer_id COLLATE "C"
+    AND g.gauge_id = i.gauge_id AND g.customer_id = ANY(%(customers)s)
+RETURNING i.position, g.value, g.rules_epoch, g.scale, g.rules_epoch < coalesce(i.required_epoch, %(most_required)s),
+    coalesce(g.value - i.total + coalesce(i.high, i.total) >= g.trip_above, false)
+        OR coalesce(g.value - i.total + coalesce(i.low, 0) <= g.trip_below, false)
+""".encode()
+
+
 async def move(
     connection: DriverConnection, organization_id: int, moves: Moves, now: datetime, return_all: bool
 ) -> list[Moved]:
@@ -107,31 +135,46 @@ async def move(
 
     Returns the gauges that must be evaluated; with `return_all`, all gauges.
     """
-    return await moved(await send_move(connection, organization_id, moves, now, return_all))
+    if not on_cluster(connection):
+        return await moved(await send_move(connection, organization_id, moves, now, return_all))
+    parameters = _parameters(organization_id, moves, now, return_all)
+    found = await _moved_existing(connection, moves, parameters)
+    missing = sorted(set(range(len(moves.totals))).difference(one.index for one in found))
+    if missing:
+        made = await moved(await send_move(connection, organization_id, moves.part(missing), now, return_all))
+        found += [replace(one, index=missing[one.index]) for one in made]
+    return found if return_all else [one for one in found if one.needs_evaluation]
+
+
+async def _moved_existing(connection: DriverConnection, moves: Moves, parameters: dict[str, Any]) -> list[Moved]:
+    """Moves the gauges that exist."""
+    customer_ids = list(set(moves.customer_ids))
+    return await moved(await connection.execute(_MOVE_EXISTING, {**parameters, "customers": customer_ids}))
 
 
 async def send_move(
     connection: DriverConnection, organization_id: int, moves: Moves, now: datetime, return_all: bool
 ) -> Cursor:
     """Sends the statement of `move`; `moved` reads its result."""
+    return await connection.execute(_MOVE.on(connection), _parameters(organization_id, moves, now, return_all))
+
+
+def _parameters(organization_id: int, moves: Moves, now: datetime, return_all: bool) -> dict[str, Any]:
     bounds, epochs = moves.bounds, set(moves.required_epochs)
-    return await connection.execute(
-        _MOVE.on(connection),
-        {
-            "organization_id": organization_id,
-            "customer_ids": "\t".join(moves.customer_ids),
-            "gauge_ids": "\t".join(moves.gauge_ids),
-            "totals": "\t".join(map(str, moves.totals)),
-            "lows": "\t".join([str(low) for low, _ in bounds]) if bounds else "",
-            "highs": "\t".join([str(high) for _, high in bounds]) if bounds else "",
-            "required_epochs": "\t".join(map(str, moves.required_epochs)) if len(epochs) > 1 else "",
-            "most_required": max(epochs, default=0),
-            "most_total": max(moves.totals, default=ZERO),
-            "now": now,
-            "compare_all": return_all or bounds is not None,
-            "return_all": return_all,
-        },
-    )
+    return {
+        "organization_id": organization_id,
+        "customer_ids": "\t".join(moves.customer_ids),
+        "gauge_ids": "\t".join(moves.gauge_ids),
+        "totals": "\t".join(map(str, moves.totals)),
+        "lows": "\t".join([str(low) for low, _ in bounds]) if bounds else "",
+        "highs": "\t".join([str(high) for _, high in bounds]) if bounds else "",
+        "required_epochs": "\t".join(map(str, moves.required_epochs)) if len(epochs) > 1 else "",
+        "most_required": max(epochs, default=0),
+        "most_total": max(moves.totals, default=ZERO),
+        "now": now,
+        "compare_all": return_all or bounds is not None,
+        "return_all": return_all,
+    }
 
 
 async def moved(cursor: Cursor) -> list[Moved]:

@@ -30,6 +30,7 @@ from server.calls.validation import to_timestamp
 from server.limits import DEFAULT_SERVER_LIMITS, ServerLimits
 from store.postgres.database import Database
 from tests.support.postgres.lock_waits import WAITING_SESSIONS
+from tests.support.postgres.nodes import workers
 from tests.support.schemas import check_body
 from tests.support.server.running import UNARY_DEADLINE, Running, running
 from tests.support.usage.alerts import (
@@ -331,6 +332,16 @@ async def ingest_held(caller: Caller) -> AsyncIterator[None]:
     [[organization_id]] = await caller.rows("SELECT %(organization_id)s")
     async with await psycopg.AsyncConnection.connect(caller.database_url) as connection:
         await connection.execute("SELECT pg_advisory_xact_lock(%s, %s)", (0x7469, organization_id))
+        if workers():  # also at each node; `store.identity.node_epochs` says why rows are changed first
+            own = {"organization_id": organization_id}
+            await connection.execute(
+                "UPDATE organization_epoch SET epoch = epoch WHERE organization_id = %(organization_id)s", own
+            )
+            await connection.execute(
+                "SELECT pg_advisory_xact_lock(29801, %(organization_id)s::int) FROM organization_epoch"
+                " WHERE organization_id = %(organization_id)s",
+                own,
+            )
         yield
 
 

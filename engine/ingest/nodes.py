@@ -1,0 +1,151 @@
+"""The nodes of a cluster at which ingest commits, and the customers of each.
+
+On one PostgreSQL there is none. On a cluster, a commit of usage runs at the node where its customers lie, over a
+connection to that node. What a node cannot do, the coordinator does: see `Committer`.
+"""
+
+import asyncio
+import logging
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+
+from runtime.actions import LogAction
+from runtime.tasks import BackgroundTask, FailureLog
+from store.citus import customer_nodes
+from store.citus.customer_nodes import NodeMap
+from store.citus.nodes import Node
+from store.identity import organizations
+from store.postgres.addresses import at_node
+from store.postgres.database import Database, DatabaseUnavailable
+
+REFRESH = 60.0  # seconds between two readings of the map
+MAX_CUSTOMERS = 100_000  # of an organization, of which the process knows the shard
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(eq=False)
+class CustomerShards:
+    """The shards of the customers of one organization, as far as they are known.
+
+    version: of the map by which its lanes were made. waiting: batches that wait for `lock`, or hold it; all later
+    ones have to queue behind them, so that they stay in order.
+    """
+
+    version: int = 0
+    waiting: int = 0
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    shards: dict[str, int] = field(default_factory=dict)
+
+    def knows(self, version: int, customer_ids: Collection[str]) -> bool:
+        """Whether these customers can go to their lanes at once."""
+        shards = self.shards
+        return not self.waiting and version == self.version and all(one in shards for one in customer_ids)
+
+
+class Nodes:
+    """The workers of a cluster, each with a pool of connections, and where shards lie at present."""
+
+    def __init__(self, database: Database, node_map: NodeMap, pool_size: int, overrides: Mapping[str, str]) -> None:
+        """pool_size: connections to each worker. overrides: addresses of workers for this process, by `Node`."""
+        self.version = 1
+        self._database = database
+        self._map = node_map
+        self._pool_size = pool_size
+        self._overrides = overrides
+        self._pools: dict[Node, Database] = {}
+        self._numbers: dict[Node | None, int] = {None: 0}
+        self._number_of_shard: list[int] = []
+        self._ordinals: list[int] = []  # of each shard among those at its place
+        self._use(node_map)
+        self._task = BackgroundTask(
+            self.refresh,
+            FailureLog(
+                logger,
+                "the nodes of the cluster could not be read",
+                LogAction.NODES_FAILED,
+                (DatabaseUnavailable,),
+                "the nodes of the cluster cannot be read: %s",
+                LogAction.NODES_FAILED,
+            ),
+            name="nodes",
+            interval=REFRESH,
+            first_pause=REFRESH,
+        )
+
+    def start(self) -> None:
+        """Follows the shards that are moved."""
+        self._task.start()
+
+    async def stop(self) -> None:
+        """Closes all connections to workers."""
+        await self._task.stop()
+        for pool in self._pools.values():
+            await pool.close()
+
+    @property
+    def number(self) -> int:
+        """How many places commits run at: the coordinator, which is number 0, and the workers."""
+        return len(self._numbers)
+
+    def pool(self, number: int) -> Database | None:
+        """The connections to a worker; None for the coordinator."""
+        return next((self._pools[node] for node, one in self._numbers.items() if one == number and node), None)
+
+    def lane_of(self, shard: int, writers: int) -> int:
+        """The number of the lane of a shard, if each place has so many writers.
+
+        All customers of a shard have one writer: a commit that touches fewer shards costs its node less.
+        """
+        return self._number_of_shard[shard] * writers + self._ordinals[shard] % writers
+
+    async def locate(self, located: CustomerShards, customer_ids: Collection[str]) -> None:
+        """Finds the shards of customers. Raises DatabaseUnavailable."""
+        missing = [one for one in customer_ids if one not in located.shards]
+        if not missing:
+            return
+        async with self._database.reading() as connection:
+            found = await customer_nodes.hashes(connection, missing)
+        if len(located.shards) + len(missing) > MAX_CUSTOMERS:
+            located.shards.clear()
+            await self.locate(located, customer_ids)
+            return
+        located.shards.update((one, self._map.shard_of(value)) for one, value in zip(missing, found, strict=True))
+
+    async def prepare(self, organization_id: int) -> None:
+        """Lets workers know an organization. Raises DatabaseUnavailable."""
+        async with self._database.transaction() as connection:
+            await organizations.prepare_nodes(connection, organization_id)
+
+    async def refresh(self) -> None:
+        """Reads where shards lie now. Raises DatabaseUnavailable."""
+        async with self._database.reading() as connection:
+            found = await customer_nodes.read(connection)
+        if found is not None and found != self._map:
+            logger.info("shards were moved", extra={"action": LogAction.NODES_CHANGED})
+            self._use(found)
+            self.version += 1
+
+    def _use(self, node_map: NodeMap) -> None:
+        for node in node_map.nodes:
+            if node is not None and node not in self._pools:
+                url = at_node(self._database.url, self._overrides.get(str(node), str(node)))
+                self._pools[node] = Database(url, self._pool_size, "node")
+                self._numbers[node] = len(self._numbers)
+        self._map = node_map
+        self._number_of_shard = [self._numbers[node] for node in node_map.nodes]
+        self._ordinals = [node_map.nodes[:index].count(node) for index, node in enumerate(node_map.nodes)]
+
+
+async def open_nodes(database: Database, overrides: Mapping[str, str], *, seats: int) -> Nodes | None:
+    """The workers of the cluster of a database; None where it is one PostgreSQL, or a cluster without workers.
+
+    seats: transactions of usage that the process runs at the same time, over connections to all nodes together.
+    Raises DatabaseUnavailable.
+    """
+    async with database.reading() as connection:
+        found = await customer_nodes.read(connection)
+    workers = {node for node in found.nodes if node is not None} if found is not None else set()
+    if found is None or not workers:
+        return None
+    return Nodes(database, found, max(1, seats // len(workers)), overrides)

@@ -1,0 +1,53 @@
+"""The nodes of customers: on which node of a cluster the rows of each customer lie.
+
+A customer belongs to a shard, by the hash of its id, for good; an operator can move a shard to another node.
+"""
+
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import text
+
+from store.citus.nodes import Node
+from store.postgres.database import Connection
+from store.postgres.distributed import is_distributed
+
+_SHARDS = text("""
+SELECT CAST(s.shardminvalue AS int) AS first, CASE WHEN n.groupid > 0 THEN n.nodename END AS host, n.nodeport AS port
+FROM pg_dist_shard s
+JOIN pg_dist_placement p USING (shardid)
+JOIN pg_dist_node n ON n.groupid = p.groupid AND n.noderole = 'primary'
+WHERE s.logicalrelid = to_regclass('organization_epoch')
+ORDER BY first
+""")
+_HASHES = text("SELECT worker_hash(id) FROM unnest(CAST(:ids AS text[])) WITH ORDINALITY AS i (id, n) ORDER BY n")
+
+
+@dataclass(frozen=True)
+class NodeMap:
+    """Where shards lie. firsts: the first hash of each shard, ascending. nodes: of each; None: the coordinator."""
+
+    firsts: Sequence[int]
+    nodes: Sequence[Node | None]
+
+    def shard_of(self, hash_value: int) -> int:
+        """The index of the shard of a hash."""
+        return bisect_right(self.firsts, hash_value) - 1
+
+
+async def read(connection: Connection) -> NodeMap | None:
+    """The map of the cluster as it is now; None where customers lie on one PostgreSQL."""
+    if not await is_distributed(connection):
+        return None
+    rows = (await connection.execute(_SHARDS)).all()
+    if not rows:  # the table has not been distributed yet
+        return None
+    return NodeMap(
+        [row.first for row in rows], [None if row.host is None else Node(row.host, row.port) for row in rows]
+    )
+
+
+async def hashes(connection: Connection, customer_ids: Sequence[str]) -> list[int]:
+    """The hashes by which the cluster distributes these customers, in their order."""
+    return [int(one) for one in await connection.scalars(_HASHES, {"ids": list(customer_ids)})]
