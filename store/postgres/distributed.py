@@ -40,7 +40,7 @@ FROM pg_catalog.pg_dist_local_group AS own WHERE own.groupid <> 0
 class NeedsCoordinator(Exception):
     """A transaction at a worker cannot go on there. Nothing is stored; the coordinator can do the same.
 
-    customer_ids: whose rows are the reason, if only some are. Of the others the worker may store what belongs to them.
+    customer_ids: whose rows are the reason, if only some are. Of the others the worker may store what is theirs.
     """
 
     def __init__(self, customer_ids: Collection[str] = ()) -> None:

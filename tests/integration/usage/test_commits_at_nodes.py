@@ -246,7 +246,7 @@ async def test_answers_of_a_batch_of_which_some_customers_are_notified_are_in_it
     crossing = events[12]._replace(quantity=Decimal(_LEVEL))
     outcome = await server.send(*events[:12], crossing, *events[12:], *events[:3])
     assert (outcome.accepted, sorted(outcome.duplicates), outcome.conflicting) == (25, [26, 27, 28], [13])
-    assert [(one.gauge.customer_id, one.transition.level) for one in outcome.transitions] == [("c0", _LEVEL)]
+    assert [(one.gauge.customer_id, one.transition.level) for one in outcome.transitions] == [("c0", Decimal(_LEVEL))]
     values = {gauge.customer_id: value for gauge, value in outcome.gauges}
     assert values == {one: Decimal(53 if one == "c0" else 3) for one in _CUSTOMERS}
     await _assert_totals(caller)
