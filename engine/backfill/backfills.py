@@ -197,7 +197,7 @@ class Backfills:
         if done.alone is not None:
             alone.add(done.alone)
             return True
-        if done.complete:
-            self._last[organization_id] = done.complete[-1]
+        if done.evaluated:
+            self._last[organization_id] = done.evaluated[-1]
             size.took(time.perf_counter() - started)
-        return bool(done.complete)
+        return bool(done.evaluated)

@@ -16,9 +16,9 @@ from store.rules import routing_facts
 
 
 class NamedResult(NamedTuple):
-    """The alerts whose backfills are complete, and one that has too many gauges for a step together with others."""
+    """The alerts that were evaluated, and one that has too many gauges for a step together with others."""
 
-    complete: Sequence[str]
+    evaluated: Sequence[str]
     alone: str | None = None
 
 
@@ -38,7 +38,9 @@ async def claim_and_evaluate(
     next step, and so do those that have more than `max_gauges` or about `max_evaluations` together with it.
     """
     organization_id = transaction.organization_id
-    claimed = await backfills.claim_named(transaction.driver, organization_id, first, size, others_than)
+    named = await backfills.claim_named(transaction.driver, organization_id, first, size, others_than)
+    ended = [one.alert_id for one in named if one.evaluated]
+    claimed = {one.alert_id: one.customer_id for one in named if not one.evaluated}
     known = {
         one.customer_id: one
         for one in await routing_facts.customers(transaction.driver, organization_id, set(claimed.values()))
@@ -62,8 +64,12 @@ async def claim_and_evaluate(
         done = await evaluate_found(transaction, gauges, max_evaluations=max_evaluations)
         fitting.difference_update(one.gauge.customer_id for one in gauges[done:])
     complete = [alert_id for alert_id in together if rules[alert_id] is None or claimed[alert_id] in fitting]
-    await backfills.complete(transaction.driver, organization_id, complete)
-    return NamedResult(complete, None if complete or not together else together[0])
+    if backfills.may_complete(transaction.driver):
+        ended += complete
+    elif complete:
+        await backfills.reach_end(transaction.driver, organization_id, complete)
+    await backfills.complete(transaction.driver, organization_id, ended)
+    return NamedResult(complete or ended, None if complete or ended or not together else together[0])
 
 
 def _fitting(customer_ids: Sequence[str], found: Sequence[OfGauge], max_gauges: int) -> set[str]:

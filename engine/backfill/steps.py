@@ -129,6 +129,8 @@ class BackfillSteps:
             if rule is not None:  # else it was archived since
                 done = settled.under(rule)
                 part, more = await self._evaluate(transaction, backfill, rule, claimed.progress, size, done)
+            if part is not None and not backfills.may_complete(transaction.driver):
+                more = True  # the next step finds no customer
             reached = claimed._replace(progress=part.progress) if part is not None and more else _end(claimed)
             await backfills.advance(transaction.connection, transaction.organization_id, backfill.alert_id, reached)
         if part is not None and more:

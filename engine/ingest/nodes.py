@@ -6,7 +6,7 @@ connection to that node. What a node cannot do, the coordinator does: see `Commi
 
 import asyncio
 import logging
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from runtime.actions import LogAction
@@ -17,6 +17,7 @@ from store.citus.nodes import Node
 from store.identity import organizations
 from store.postgres.addresses import at_node
 from store.postgres.database import Database, DatabaseUnavailable
+from store.postgres.retries import repeated
 
 REFRESH = 60.0  # seconds between two readings of the map
 MAX_CUSTOMERS = 100_000  # of an organization, of which the process knows the shard
@@ -104,16 +105,22 @@ class Nodes:
         missing = [one for one in customer_ids if one not in located.shards]
         if not missing:
             return
-        async with self._database.reading() as connection:
-            found = await customer_nodes.hashes(connection, missing)
+        found = await repeated(lambda: self._hashes(missing))
         if len(located.shards) + len(missing) > MAX_CUSTOMERS:
             located.shards.clear()
             await self.locate(located, customer_ids)
             return
         located.shards.update((one, self._map.shard_of(value)) for one, value in zip(missing, found, strict=True))
 
+    async def _hashes(self, customer_ids: Sequence[str]) -> list[int]:
+        async with self._database.reading() as connection:
+            return await customer_nodes.hashes(connection, customer_ids)
+
     async def prepare(self, organization_id: int) -> None:
         """Lets workers know an organization. Raises DatabaseUnavailable."""
+        await repeated(lambda: self._prepare(organization_id))
+
+    async def _prepare(self, organization_id: int) -> None:
         async with self._database.transaction() as connection:
             await organizations.prepare_nodes(connection, organization_id)
 

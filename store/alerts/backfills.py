@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from evaluator.alerts import Scope, ScopeKind
 from evaluator.definitions import DefinitionState
 from store.postgres.database import DriverConnection, driver
+from store.postgres.distributed import on_cluster
 from store.tables.alerts import alert
 from store.tables.base import Identifier
 
@@ -143,17 +144,25 @@ async def claim(connection: AsyncConnection, backfill: Backfill) -> Claimed | No
 
 # Claims backfills of alerts that name a customer, in the order of their ids.
 _CLAIM_NAMED = """
-SELECT alert_id, customer_id FROM alert
+SELECT alert_id, customer_id, visit_after = customer_id FROM alert
 WHERE organization_id = %(organization_id)s AND visit_after IS NOT NULL AND customer_id IS NOT NULL
     AND alert_id >= %(first)s AND alert_id <> ALL(%(others_than)s)
 ORDER BY alert_id LIMIT %(limit)s FOR UPDATE SKIP LOCKED
 """
 
 
+class Named(NamedTuple):
+    """A claimed backfill of an alert that names a customer. evaluated: the alert was evaluated on its customer."""
+
+    alert_id: str
+    customer_id: str
+    evaluated: bool
+
+
 async def claim_named(
     connection: DriverConnection, organization_id: int, first: str, limit: int, others_than: Collection[str]
-) -> dict[str, str]:
-    """Claims backfills of alerts that name a customer, like `claim`; returns the customers by alert id.
+) -> list[Named]:
+    """Claims backfills of alerts that name a customer, like `claim`.
 
     first: the lowest alert id. others_than: alerts that are left out. Backfills on which another replica works are
     left out, too.
@@ -165,7 +174,7 @@ async def claim_named(
         "others_than": list(others_than),
     }
     cursor = await connection.execute(_CLAIM_NAMED, parameters)
-    return dict(await cursor.fetchall())
+    return [Named(*row) for row in await cursor.fetchall()]
 
 
 async def advance(connection: AsyncConnection, organization_id: int, alert_id: str, reached: Claimed | None) -> None:
@@ -188,6 +197,27 @@ async def complete(connection: DriverConnection, organization_id: int, alert_ids
         (DefinitionState.ACTIVE.value, organization_id, list(alert_ids)),
         prepare=False,  # see `store.alerts.alerts`
     )
+
+
+async def reach_end(connection: DriverConnection, organization_id: int, alert_ids: Collection[str]) -> None:
+    """Stores that alerts were evaluated on the customers that they name. The transaction must have claimed them.
+
+    They are not complete: see `may_complete`.
+    """
+    await connection.execute(
+        "UPDATE alert SET visit_after = customer_id WHERE organization_id = %s AND alert_id = ANY(%s)",
+        (organization_id, list(alert_ids)),
+        prepare=False,
+    )
+
+
+def may_complete(connection: DriverConnection) -> bool:
+    """Whether the transaction that evaluates an alert may also say that its backfill is complete.
+
+    On a cluster the coordinator shows what a transaction wrote some milliseconds before the workers do. There a
+    transaction of its own says so, when all shows that the backfill found.
+    """
+    return not on_cluster(connection)
 
 
 async def without_first(connection: DriverConnection, organization_id: int, alert_ids: Collection[str]) -> set[str]:

@@ -4,8 +4,6 @@ A worker is killed for all databases on it: only one test run at a time can use 
 """
 
 import asyncio
-import json
-from collections import defaultdict
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -24,9 +22,9 @@ from tests.support.notifier.receiver import Receiver
 from tests.support.postgres.nodes import workers
 from tests.support.postgres.worker_node import WorkerNode, customers_by_node, move_shard
 from tests.support.processes import results
-from tests.support.processes.following import following
+from tests.support.processes.following import followed, following
 from tests.support.processes.outage import NO_ANSWER, everything_arrived
-from tests.support.processes.programs import DEADLINE, Program, Programs, until
+from tests.support.processes.programs import DEADLINE, Program, Programs
 from tests.support.processes.results import ALERTS, SEATS
 from tests.support.processes.traffic import CUSTOMERS, Client, progress, streaming
 from tests.support.server.running import reason_of
@@ -83,21 +81,9 @@ async def streaming_to_two(programs: Programs, url: str, receiver: Receiver) -> 
         assert sum(client.acknowledged for client in clients) == len(sent)
         assert await results.stored(url) == results.expected(sent + running.probes, *ALERTS, SEATS)
         await everything_arrived(url, receiver, secret)
-        await feed_is_complete(url, feed)
+        await followed(feed, await results.notifications(url))
     for program in (*servers, notifier):
         assert await program.stop() == 0
-
-
-async def feed_is_complete(url: str, feed: list[Notification]) -> None:
-    """Waits for the notifications in the feed: each that is stored is there once, those of a gauge are in order."""
-    written = await results.notifications(url)
-    await until(lambda: len(feed) >= len(written), "notifications in the feed")
-    assert {one.notification_id: one.body for one in feed} == written
-    assert len(feed) == len(written)
-    sequences: defaultdict[tuple[str, str], list[int]] = defaultdict(list)
-    for one in feed:
-        sequences[one.alert_id, json.dumps(json.loads(one.body)["data"]["gauge"])].append(one.sequence)
-    assert all(found == list(range(1, len(found) + 1)) for found in sequences.values())
 
 
 def complaints(program: Program) -> list[str]:

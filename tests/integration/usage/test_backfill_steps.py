@@ -67,6 +67,28 @@ async def test_progress_within_a_customer_repeats_the_customer_on_an_earlier_ver
     assert await members(caller, Scope(ScopeKind.ALL_CUSTOMERS), stored, 10) == ["acme", "acme-2"]
 
 
+async def test_backfill_is_complete_after_the_transaction_that_evaluates_where_nodes_show_it_later(
+    caller: Caller, workers: Workers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a cluster: a caller that sees that an alert is evaluated sees its notifications, too."""
+    monkeypatch.setattr(stored_backfills, "may_complete", lambda _: False)
+    await use_seats(caller)
+    wide = await caller.create_only(usage_alert("5"))
+    named = [await caller.create_only(usage_alert(level, scope=on_customer("acme"))) for level in ("6", "70")]
+    step = workers(BackfillLimits())
+    while None not in (found := await progress(caller)) and found != ["acme"] * 3:
+        assert await step()
+    assert found == ["acme"] * 3
+    assert [await notified(caller, one) for one in (wide, *named)] == [["acme"], ["acme"], []]
+    request = alert_service_pb2.UpdateAlertRequest(alert=named[1])
+    request.alert.thresholds[0].value = "60"
+    request.update_mask.paths.append("thresholds")
+    await caller.alerts.UpdateAlert(request, metadata=caller.metadata)
+    await finish(step)
+    assert await progress(caller) == [None] * 3
+    assert [await notified(caller, one) for one in (wide, *named)] == [["acme"]] * 3
+
+
 async def test_two_servers_evaluate_each_gauge_of_a_customer_once(caller: Caller, workers: Workers) -> None:
     for customer in ("acme", "beta", "gamma"):
         await use_seats_of(caller, customer)

@@ -21,9 +21,9 @@ from runtime.fair_semaphore import FairSemaphore
 from store.identity import organizations
 from store.identity.organizations import Organization
 from store.postgres.database import Database
-from tests.support.postgres.lock_waits import until_it_waits_for_a_lock
+from tests.support.postgres.lock_waits import END_WAITING_SESSIONS, until_it_waits_for_a_lock
 from tests.support.postgres.nodes import workers
-from tests.support.usage.caller import Caller, usage_alert
+from tests.support.usage.caller import Caller, ingest_held, usage_alert
 from tests.support.usage.service import GRACE
 
 pytestmark = pytest.mark.skipif(
@@ -165,6 +165,18 @@ async def test_commit_at_each_node_waits_for_a_change_of_rules(servers: list[Ser
             commit = asyncio.create_task(server.send(*server.events([customer])))
             await until_it_waits_for_a_lock(servers[1].database, commit)
         assert (await commit).accepted == 1
+
+
+async def test_commit_at_a_node_is_repeated_when_its_connection_is_cut(servers: list[Server], caller: Caller) -> None:
+    server, observer = servers[0], servers[1].database
+    async with ingest_held(caller):
+        commit = asyncio.create_task(server.send(*server.events(_CUSTOMERS)))
+        await until_it_waits_for_a_lock(observer, commit)
+        with psycopg.connect(caller.database_url, autocommit=True) as connection:
+            assert connection.execute(END_WAITING_SESSIONS.encode()).fetchall()
+        await until_it_waits_for_a_lock(observer, commit)
+    assert (await commit).accepted == len(_CUSTOMERS)
+    await _assert_totals(caller)
 
 
 async def test_crossing_at_a_node_is_notified_once(servers: list[Server], caller: Caller) -> None:

@@ -12,6 +12,7 @@ from sqlalchemy import make_url
 from engine.limits import BackfillLimits, EngineLimits
 from generated.tidemark.v1 import alert_service_pb2, usage_pb2
 from runtime.clock import ManualClock
+from tests.support.postgres.lock_waits import SESSION_ID, SESSIONS
 from tests.support.server.running import NOT_SERVING, SERVING, status_of
 from tests.support.server.sharing import own_database
 from tests.support.usage.caller import (
@@ -46,8 +47,8 @@ async def cut(caller: Caller) -> int:
     """Ends every connection of the servers to the database; returns their number."""
     async with await psycopg.AsyncConnection.connect(caller.database_url, autocommit=True) as connection:
         cursor = await connection.execute(
-            "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity"
-            " WHERE datname = current_database() AND application_name LIKE 'tidemark %'"
+            f"SELECT count(pg_terminate_backend({SESSION_ID})) FROM {SESSIONS}"
+            " WHERE datname = current_database() AND application_name LIKE 'tidemark %'".encode()
         )
         row = await cursor.fetchone()
         assert row is not None

@@ -27,6 +27,7 @@ from server.calls.validation import to_timestamp
 from store.accounts.customer_evaluations import OWN_TIME
 from store.postgres.retries import repeated
 from tests.support.balances.holder import Holder, alert
+from tests.support.postgres.only_one_server import quiet_puts
 from tests.support.server.running import reason_of
 from tests.support.server.sharing import own_server, shares_server
 from tests.support.usage.caller import (
@@ -323,6 +324,7 @@ async def test_limit_of_a_customer_is_evaluated_when_the_put_and_the_deletion_re
     assert not await caller.rows(NOTED)
 
 
+@quiet_puts
 async def test_put_that_changes_nothing_that_routers_read_takes_no_new_epoch(caller: Caller) -> None:
     epoch = "SELECT epoch FROM organization WHERE organization_id = %(organization_id)s"
     subscription = subscription_pb2.Subscription(customer_id="acme", subscription_id="pro", plan_id="gold")

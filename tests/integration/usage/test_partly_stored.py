@@ -16,6 +16,7 @@ from store.usage.events import DuplicateEvents
 from store.usage.partly_stored import PartlyStored
 from tests.support.databases import NOON
 from tests.support.postgres.lock_waits import WAITING_SESSIONS
+from tests.support.postgres.only_one_server import names_rows_of_copy
 from tests.support.usage.caller import until
 
 COPIED, INSERTED = 40, 10  # events of one COPY and of one INSERT in these tests
@@ -67,6 +68,7 @@ async def stored(connection: DriverConnection) -> list[Identity]:
     return [(row[0], row[1]) for row in await cursor.fetchall()]
 
 
+@names_rows_of_copy
 @pytest.mark.parametrize(
     "before",
     [

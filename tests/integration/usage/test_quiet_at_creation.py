@@ -20,6 +20,7 @@ from generated.tidemark.v1 import (
     metric_pb2,
     threshold_pb2,
 )
+from tests.support.postgres.only_one_server import quiet_puts
 from tests.support.usage.caller import (
     ALL_CUSTOMERS,
     DEADLINE,
@@ -73,6 +74,7 @@ async def notified(caller: Caller, alert: alert_pb2.Alert) -> list[list[ShortTra
     return [one.transitions for one in await caller.evaluations() if one.alert_id == alert.alert_id]
 
 
+@quiet_puts
 @pytest.mark.parametrize("evaluate", [True, False])
 async def test_alert_above_the_gauge_is_evaluated_at_its_creation_and_notifies_when_usage_reaches_it(
     caller: Caller, evaluate: bool
@@ -119,6 +121,7 @@ async def test_alert_on_usage_that_nothing_watched_waits_for_its_backfill(
     assert await notified(caller, alert) == [[ShortTransition("REACHED", "6", "7", "7", "")]]
 
 
+@quiet_puts
 async def test_second_alert_of_a_customer_is_evaluated_at_its_creation_without_wide_alerts(caller: Caller) -> None:
     first = await caller.create_only(usage_alert("10", scope=OF_ACME))
     await caller.send(caller.event("e1", "7"))
@@ -193,6 +196,7 @@ async def test_edit_of_an_earlier_alert_is_evaluated_after_a_new_alert(caller: C
     assert await notified(caller, first) == [[ShortTransition("REACHED", "6", "7", "7", "")]]
 
 
+@quiet_puts
 async def test_alerts_of_a_batch_are_evaluated_together_or_not_at_all_for_a_customer(
     caller: Caller, held: HeldBackfills
 ) -> None:
@@ -237,6 +241,7 @@ async def test_wide_and_other_alerts_of_one_batch_wait_for_their_backfills(
     assert await notified(caller, answer.alerts[0]) == [[ShortTransition("REACHED", "5", "7", "7", "")]]
 
 
+@quiet_puts
 @pytest.mark.parametrize("scope", ["all", "own"])
 @pytest.mark.parametrize("limited", ["customer", "plan"])
 async def test_new_alert_does_not_hide_that_a_changed_limit_is_reached(
@@ -267,6 +272,7 @@ async def test_new_alert_does_not_hide_that_a_changed_limit_is_reached(
     assert await notified(caller, of_share) == [[ShortTransition("REACHED", "5", "8", "8", "")]]
 
 
+@quiet_puts
 async def test_changed_customer_is_evaluated_anew_before_its_new_alert(caller: Caller, held: HeldBackfills) -> None:
     await watched(caller, "7")
     plan = await caller.create_only(usage_alert("5", scope=on_plan("pro")))

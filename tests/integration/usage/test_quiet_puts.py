@@ -23,6 +23,7 @@ from generated.tidemark.v1 import (
     scope_pb2,
     threshold_pb2,
 )
+from tests.support.postgres.only_one_server import quiet_puts
 from tests.support.usage.caller import (
     ALL_CUSTOMERS,
     DEADLINE,
@@ -70,6 +71,7 @@ async def notified(caller: Caller) -> list[list[ShortTransition]]:
     return [one.transitions for one in await caller.evaluations()]
 
 
+@quiet_puts
 async def test_limit_far_above_usage_needs_no_evaluation_and_its_share_is_notified_when_usage_reaches_it(
     caller: Caller,
 ) -> None:
@@ -81,6 +83,7 @@ async def test_limit_far_above_usage_needs_no_evaluation_and_its_share_is_notifi
     assert shortened(answer.transitions) == REACHED
 
 
+@quiet_puts
 async def test_higher_limit_moves_the_level_at_which_usage_is_evaluated(caller: Caller) -> None:
     await watched(caller, usage_alert(thresholds=percent("80")))
     with evaluations_held():
@@ -116,6 +119,7 @@ async def test_limit_that_resolves_a_share_is_evaluated(caller: Caller) -> None:
     assert [one[0].kind for one in await notified(caller)] == ["REACHED", "RESOLVED"]
 
 
+@quiet_puts
 async def test_limit_of_a_customer_with_an_alert_of_its_own_needs_no_evaluation(caller: Caller) -> None:
     levels = [threshold_pb2.Threshold(value="60"), *percent("80")]
     own = usage_alert(thresholds=levels, scope=on_customer("acme"))
@@ -135,6 +139,7 @@ async def test_limit_that_several_gauges_of_the_customer_share_is_evaluated(call
     assert await noted(caller) == ["acme"]
 
 
+@quiet_puts
 async def test_other_plan_needs_no_evaluation_and_its_alerts_are_notified_when_usage_reaches_them(
     caller: Caller,
 ) -> None:
@@ -158,6 +163,7 @@ async def test_other_plan_with_an_alert_that_usage_has_reached_is_evaluated(call
     assert await notified(caller) == [[ShortTransition("REACHED", level, "7", "7", "")]]
 
 
+@quiet_puts
 async def test_other_plan_with_a_lower_limit_is_evaluated(caller: Caller) -> None:
     await put_limit(caller, "8", plan="gold")
     await put_limit(caller, "100", plan="silver")
@@ -176,6 +182,7 @@ async def test_plan_of_a_customer_that_nothing_watched_is_evaluated(caller: Call
     assert await notified(caller) == [[ShortTransition("REACHED", "5", "7", "7", "")]]
 
 
+@quiet_puts
 async def test_new_customer_without_alerts_on_facts_needs_no_evaluation(caller: Caller) -> None:
     await watched(caller)
     with evaluations_held():

@@ -18,6 +18,7 @@ from runtime.clock import ManualClock
 from store.accounts.quiet_puts import QuietPut
 from store.identity.organizations import Organization
 from store.rules.facts_before_puts import FactsBefore
+from tests.support.postgres.only_one_server import quiet_puts
 from tests.support.usage.backfill_workers import Workers
 from tests.support.usage.caller import Caller, beside
 from tests.support.usage.put_stories import PutStory
@@ -73,6 +74,7 @@ def evaluating(monkeypatch: pytest.MonkeyPatch) -> Evaluating:
     return found
 
 
+@quiet_puts
 @pytest.mark.parametrize("seed", STORIES)
 async def test_quiet_puts_leave_what_evaluations_leave(
     caller: Caller, other: Caller, clock: ManualClock, workers: Workers, evaluating: Evaluating, seed: int

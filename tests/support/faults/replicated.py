@@ -11,7 +11,7 @@ import shutil
 import signal
 import socket
 import subprocess
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -20,6 +20,7 @@ import psycopg
 from store.embedded.binaries import installation
 from store.embedded.layout import Layout
 from store.embedded.server_user import server_user
+from store.migrate import migrate
 from tests.support.faults.disk import Disk
 from tests.support.faults.proxy import Proxy, proxied
 from tests.support.processes.programs import DEADLINE, POLLING_INTERVAL, session
@@ -158,11 +159,19 @@ class Node:
 class Replicated:
     """The two servers, of which one is the primary. url: of the database, through the proxies, whichever it is."""
 
+    recovery_limit = 90.0  # seconds
+    settings: Mapping[str, str] = {}
+
     def __init__(self, nodes: tuple[Node, Node], proxies: dict[Node, Proxy]) -> None:
         self.primary, self.standby = nodes
         self.proxies = proxies
         hosts = ",".join(f"127.0.0.1:{proxies[node].port}" for node in nodes)
         self.url = f"postgresql://postgres@{hosts}/{DATABASE}"
+
+    @property
+    def own_url(self) -> str:
+        """That of the primary, beside the proxy."""
+        return self.primary.url
 
     async def begin_replication(self) -> None:
         """Makes the standby a copy of the primary, and lets commits wait for it."""
@@ -193,7 +202,7 @@ class Replicated:
 
 @asynccontextmanager
 async def replicated() -> AsyncIterator[Replicated]:
-    """Both servers with an empty database, in step."""
+    """Both servers with a migrated database, in step."""
     async with contextlib.AsyncExitStack() as exits:
         nodes: list[Node] = []
         for _ in range(2):
@@ -210,6 +219,7 @@ async def replicated() -> AsyncIterator[Replicated]:
         proxies = {node: await exits.enter_async_context(proxied(node.port)) for node in nodes}
         servers = Replicated((primary, standby), proxies)
         await servers.begin_replication()
+        migrate(primary.url)
         yield servers
 
 

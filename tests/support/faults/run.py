@@ -4,29 +4,41 @@ import asyncio
 import random
 import statistics
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
+from typing import Any, Generic
 
-from tests.support.faults.kinds import KINDS, Kind
-from tests.support.faults.stage import Stage, stage, streaming
+from tests.support.faults.kinds import Kind
+from tests.support.faults.stage import D, Stage, stage, streaming
 from tests.support.faults.tally import Tally, tally
 
 BETWEEN = 0.5  # seconds, at most, from the recovery to the next fault
 
 
-class FaultRun:
+class FaultRun(Generic[D]):
     """The faults of one run. recoveries: seconds, by the name of the kind, in the order of the faults."""
 
-    def __init__(self, number: int, seed: int, folder: Path) -> None:
+    def __init__(
+        self,
+        number: int,
+        seed: int,
+        folder: Path,
+        kinds: Sequence[Kind[D]],
+        database: Callable[[], AbstractAsyncContextManager[D]],
+    ) -> None:
+        """kinds: of which the faults are. database: opens a migrated one."""
         self.recoveries: dict[str, list[float]] = defaultdict(list)
         self.not_possible: list[str] = []
         self._number = number
         self._randomness = random.Random(seed)
         self._folder = folder
+        self._kinds = kinds
+        self._database = database
 
     async def run(self) -> Tally:
         """Injects the faults one after the other, each after the recovery from the one before."""
-        async with stage(self._folder, self._randomness) as one:
+        async with stage(self._folder, self._randomness, self._database()) as one:
             async with streaming(one):
                 await one.recovered()
                 for kind in self._chosen(one):
@@ -34,16 +46,16 @@ class FaultRun:
                     await asyncio.sleep(self._randomness.uniform(0, BETWEEN))
             return await tally(one)
 
-    def _chosen(self, stage: Stage) -> Sequence[Kind]:
+    def _chosen(self, stage: Stage[D]) -> Sequence[Kind[D]]:
         """So many kinds in a random order, each about equally often."""
-        possible = [kind for kind in KINDS if stage.database.primary.disk.can_be_filled or not kind.needs_disk]
-        self.not_possible = [kind.name for kind in KINDS if kind not in possible]
-        chosen: list[Kind] = []
+        possible = [kind for kind in self._kinds if kind.is_possible(stage.database)]
+        self.not_possible = [kind.name for kind in self._kinds if kind not in possible]
+        chosen: list[Kind[D]] = []
         while len(chosen) < self._number:
             chosen += self._randomness.sample(possible, min(len(possible), self._number - len(chosen)))
         return chosen
 
-    async def _inject(self, stage: Stage, kind: Kind) -> None:
+    async def _inject(self, stage: Stage[D], kind: Kind[D]) -> None:
         try:
             injected = await kind.inject(stage)
             await stage.recovered()
@@ -56,10 +68,10 @@ class FaultRun:
             await injected.afterwards()
 
 
-def table(recoveries: Mapping[str, Sequence[float]]) -> list[str]:
+def table(kinds: Sequence[Kind[Any]], recoveries: Mapping[str, Sequence[float]]) -> list[str]:
     """The times of recovery as a table in Markdown, in the order of the kinds."""
     lines = ["| fault | times | recovery, median | worst |", "|---|---|---|---|"]
-    for kind in KINDS:
+    for kind in kinds:
         if seconds := recoveries.get(kind.name):
             median, worst = statistics.median(seconds), max(seconds)
             lines.append(f"| {kind.name} | {len(seconds)} | {median:.1f} s | {worst:.1f} s |")

@@ -1,25 +1,29 @@
-"""What runs during a fault run: two servers, two notifiers, the database, callers, and a receiver of webhooks."""
+"""What runs during a fault run: servers, notifiers, a database, callers, a follower, and a receiver of webhooks.
+
+The callers, and the follower of the feed, reach the servers through proxies.
+"""
 
 import asyncio
 import contextlib
 import random
-from collections.abc import AsyncIterator, Callable, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Generic, Protocol, TypeVar
 
 import psycopg
 
 from cli.client.connection import Address
+from generated.tidemark.v1.notification_pb2 import Notification
 from generated.tidemark.v1.usage_pb2 import UsageEvent
-from store.migrate import migrate
 from tests.support.faults.clock import SteppedClock
 from tests.support.faults.proxy import Proxy, proxied
-from tests.support.faults.replicated import Replicated, replicated
 from tests.support.faults.reserving import Reserver, put_limit
 from tests.support.notifier.receiver import Receiver, running_receiver
 from tests.support.processes import results
+from tests.support.processes.following import following
 from tests.support.processes.programs import POLLING_INTERVAL, SETTINGS, Program, Programs
 from tests.support.processes.results import ALERTS, SEATS
 from tests.support.processes.traffic import Client, usage
@@ -30,7 +34,6 @@ from tidemark_client.usage.batches import Batch
 CLIENTS = 2  # of each server
 PAUSE = 0.3  # seconds between two batches of a client
 BEHIND = timedelta(hours=3)  # of the events, so that a clock that is set back does not make them events of the future
-RECOVERY_LIMIT = 90.0  # seconds
 # Leases of a notifier that died end soon, and so do requests of a receiver that does not answer.
 SHORT = {
     "TIDEMARK_WEBHOOK_TIMEOUT_SECONDS": "0.5",
@@ -48,11 +51,33 @@ class PacedClient(Client):
             await asyncio.sleep(PAUSE)
 
 
-@dataclass
-class Stage:
-    """All of it. through: the proxy in front of each server. secret: of the endpoint."""
+class Database(Protocol):
+    """A database on one or several servers, whose faults a run injects."""
 
-    database: Replicated
+    recovery_limit: float
+    """Seconds in which all goes on after a fault."""
+
+    @property
+    def url(self) -> str:
+        """That of the programs, through proxies."""
+
+    @property
+    def own_url(self) -> str:
+        """That of the tests, beside the proxies."""
+
+    @property
+    def settings(self) -> Mapping[str, str]:
+        """More of the environment of the programs."""
+
+
+D = TypeVar("D", bound=Database)
+
+
+@dataclass
+class Stage(Generic[D]):
+    """All of it. through: the proxy in front of each server. secret: of the endpoint. feed: what the follower got."""
+
+    database: D
     servers: dict[str, Program]
     notifiers: list[Program]
     through: list[Proxy]
@@ -62,10 +87,11 @@ class Stage:
     secret: str = ""
     clients: list[PacedClient] = field(default_factory=list)
     reservers: list[Reserver] = field(default_factory=list)
+    feed: list[Notification] = field(default_factory=list)
 
     async def recovered(self) -> None:
         """Waits until every client gets acknowledgements again, and each notification so far has arrived."""
-        async with within("recovery", RECOVERY_LIMIT):
+        async with within("recovery", self.database.recovery_limit):
             goals = [len(client.sent) + 1 for client in self.clients]
             rounds = [one.rounds + 1 for one in self.reservers]
             await _until(lambda: all(one.acknowledged >= goal for one, goal in zip(self.clients, goals, strict=True)))
@@ -74,10 +100,10 @@ class Stage:
             await _until(lambda: written <= set(self.receiver.ids()))
 
     async def written(self) -> dict[str, str]:
-        """The notifications that are stored, asked until the primary answers."""
+        """The notifications that are stored, asked until the database answers."""
         while True:
             with contextlib.suppress(psycopg.OperationalError):
-                return await results.notifications(self.database.primary.url)
+                return await results.notifications(self.database.own_url)
             await asyncio.sleep(POLLING_INTERVAL)
 
 
@@ -87,14 +113,17 @@ async def _until(happened: Callable[[], bool]) -> None:
 
 
 @asynccontextmanager
-async def stage(folder: Path, randomness: random.Random) -> AsyncIterator[Stage]:
-    """Everything but the clients runs inside the block."""
+async def stage(
+    folder: Path, randomness: random.Random, database: AbstractAsyncContextManager[D]
+) -> AsyncIterator[Stage[D]]:
+    """Everything but the clients runs inside the block, on a migrated database."""
     async with contextlib.AsyncExitStack() as exits:
-        database = await exits.enter_async_context(replicated())
-        migrate(database.primary.url)
+        opened = await exits.enter_async_context(database)
         receiver = await exits.enter_async_context(running_receiver())
         clock = SteppedClock(folder / "clock")
-        programs = Programs({**SETTINGS, **SHORT, "TIDEMARK_DATABASE_URL": database.url}, folder, exits)
+        programs = Programs(
+            {**SETTINGS, **SHORT, **opened.settings, "TIDEMARK_DATABASE_URL": opened.url}, folder, exits
+        )
         programs.variables.update(clock.variables)
         workers, single, *notifiers = await asyncio.gather(
             programs.serve("workers", workers=2),
@@ -108,14 +137,15 @@ async def stage(folder: Path, randomness: random.Random) -> AsyncIterator[Stage]
         ]
         await results.create(workers.address, *ALERTS, SEATS)
         await put_limit(workers.address, of_batches=True)
-        one = Stage(database, {"workers": workers, "single": single}, notifiers, through, clock, receiver, randomness)
+        one = Stage(opened, {"workers": workers, "single": single}, notifiers, through, clock, receiver, randomness)
         async with single.address.channel() as channel:
             one.secret = await create_endpoint(channel, receiver.url)
+        one.feed = await exits.enter_async_context(following(Address(f"127.0.0.1:{through[0].port}")))
         yield one
 
 
 @asynccontextmanager
-async def streaming(stage: Stage) -> AsyncIterator[None]:
+async def streaming(stage: Stage[D]) -> AsyncIterator[None]:
     """Clients stream for as long as the block lasts; at its end everything is acknowledged."""
     now = datetime.now(UTC) - BEHIND
     async with asyncio.TaskGroup() as group:

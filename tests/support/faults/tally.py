@@ -1,4 +1,4 @@
-"""The independent tally of a fault run: what callers were acknowledged and the receiver got, against the database."""
+"""The independent tally of a fault run: what callers, the receiver and the follower got, against the database."""
 
 import json
 from collections import Counter, defaultdict
@@ -10,9 +10,10 @@ from standardwebhooks import Webhook
 
 from generated.tidemark.v1.usage_pb2 import UsageEvent
 from tests.support.faults.reserving import ReservationTally, tally_reservations
-from tests.support.faults.stage import Stage
+from tests.support.faults.stage import D, Stage
 from tests.support.notifier.receiver import Arrival
 from tests.support.processes import results
+from tests.support.processes.following import followed
 from tests.support.processes.programs import session, until
 from tests.support.processes.results import ALERTS, SEATS
 
@@ -47,18 +48,19 @@ class Tally:
         ]
 
 
-async def tally(stage: Stage) -> Tally:
+async def tally(stage: Stage[D]) -> Tally:
     """Counts, when all clients have ended. Fails when the database does not hold what the model says."""
     sent = [event for client in stage.clients for event in client.sent]
     assert sum(client.acknowledged for client in stage.clients) == len(sent)
     sent += [event for one in stage.reservers for event in one.settled]
-    url = stage.database.primary.url
+    url = stage.database.own_url
     reservations = await tally_reservations(url, stage.reservers)
     written = await stage.written()
     await until(lambda: written.keys() <= set(stage.receiver.ids()), "notifications at the receiver")
     for arrival in stage.receiver.arrivals:
         assert _is_signed(arrival, stage.secret)
         assert arrival.body.decode() == written[arrival.webhook_id]
+    await followed(stage.feed, written)
     stored = await _stored_ids(url)
     expected = results.expected(sent, *ALERTS, SEATS)
     found = await results.stored(url)

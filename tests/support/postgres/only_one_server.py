@@ -17,3 +17,5 @@ has_old_keys = _one_server("distributed partitions of events never have the earl
 quiet_puts = _one_server("the test shows an optimization that a cluster leaves out")
 # A statement locks the rows of each shard by itself, so two transactions can deadlock; commits and visits try again.
 order_across_shards = _one_server("a cluster locks rows in order within a shard only")
+# `engine.ingest.storing` then inserts all events of the commit.
+names_rows_of_copy = _one_server("Citus does not say at which row COPY met an event that is stored")

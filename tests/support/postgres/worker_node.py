@@ -1,4 +1,4 @@
-"""A worker of the named cluster that a test ends and starts again, and the customers whose rows lie on it.
+"""A node of the named cluster that a test ends and starts again, and the customers whose rows lie on it.
 
 It ends the server for all databases: no other test can use the cluster meanwhile.
 """
@@ -16,6 +16,7 @@ from psycopg.rows import TupleRow
 
 from store.citus.nodes import Node
 from tests.support.processes.programs import until
+from tests.support.processes.up import started_by
 
 _WHERE = "SELECT current_setting('data_directory'), setting FROM pg_config WHERE name = 'BINDIR'"
 _PID_FILE = "postmaster.pid"
@@ -29,7 +30,7 @@ _MOVE = "SELECT citus_move_shard_placement(%s, %s, %s, %s, %s, shard_transfer_mo
 
 
 class WorkerNode:
-    """A worker on this machine. url: of a database on it."""
+    """A worker, or the coordinator, on this machine. url: of a database on it."""
 
     def __init__(self, node: Node, url: str) -> None:
         self.node = node
@@ -37,13 +38,20 @@ class WorkerNode:
             [(folder, programs)] = connection.execute(_WHERE).fetchall()
         self._folder, self._pg_ctl = Path(folder), Path(programs) / "pg_ctl"
         if not (self._folder / _PID_FILE).exists():
-            pytest.skip(f"the worker {node.host}:{node.port} is not on this machine, so the test cannot end it")
+            pytest.skip(f"the node {node.host}:{node.port} is not on this machine, so the test cannot end it")
 
     async def crash(self) -> None:
         """Ends it with nothing written out but what had to be; it recovers when it starts."""
-        pid = int((self._folder / _PID_FILE).read_text().split()[0])
-        os.kill(pid, signal.SIGQUIT)
-        await until(lambda: not (self._folder / _PID_FILE).exists(), "the end of the worker")
+        os.kill(self._pid(), signal.SIGQUIT)
+        await until(lambda: not (self._folder / _PID_FILE).exists(), "the end of the node")
+
+    def processes(self) -> list[int]:
+        """Its first process, and those that this has started."""
+        pid = self._pid()
+        return [pid, *started_by(pid)]
+
+    def _pid(self) -> int:
+        return int((self._folder / _PID_FILE).read_text().split()[0])
 
     async def start(self) -> None:
         """Starts it, as the user that owns its folder, and waits until it accepts connections."""
@@ -76,6 +84,11 @@ def customers_by_node(url: str, customers: list[str]) -> dict[Node, list[str]]:
     for customer_id, _, host, port in _placed(url, customers):
         found.setdefault(Node(host, port), []).append(customer_id)
     return found
+
+
+def shards_of(url: str, customers: list[str]) -> dict[str, int]:
+    """The number of each customer's shard. url: of a database on the coordinator."""
+    return {customer_id: shard for customer_id, shard, _, _ in _placed(url, customers)}
 
 
 def move_shard(url: str, customer_id: str, target: Node) -> None:

@@ -1,7 +1,9 @@
 """A client that follows the notifications of a server that runs as a process."""
 
 import asyncio
-from collections.abc import AsyncIterator
+import json
+from collections import defaultdict
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 
 from cli.client.connection import Address
@@ -29,3 +31,18 @@ async def following(address: Address, token: str = "") -> AsyncIterator[list[Not
         finally:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
+
+
+async def followed(feed: Sequence[Notification], written: Mapping[str, str]) -> None:
+    """Waits until the feed has each written notification once, those of an alert and a gauge in order.
+
+    written: the bodies by id.
+    """
+    await until(lambda: len(feed) >= len(written), "notifications in the feed")
+    assert {one.notification_id: one.body for one in feed} == written
+    assert len(feed) == len(written)
+    sequences: defaultdict[tuple[str, str, str], list[int]] = defaultdict(list)
+    for one in feed:
+        data = json.loads(one.body)["data"]
+        sequences[one.alert_id, data["customer_id"], json.dumps(data["gauge"])].append(one.sequence)
+    assert all(found == list(range(1, len(found) + 1)) for found in sequences.values())
