@@ -79,7 +79,9 @@ async def streaming_to_two(programs: Programs, url: str, receiver: Receiver) -> 
             yield running
         sent = [event for client in clients for event in client.sent]
         assert sum(client.acknowledged for client in clients) == len(sent)
-        assert await results.stored(url) == results.expected(sent + running.probes, *ALERTS, SEATS)
+        sent += running.probes
+        assert await results.stored(url) == results.expected(sent, *ALERTS, SEATS)
+        assert await results.stored_states(url) == results.expected_states(sent, *ALERTS, SEATS)
         await everything_arrived(url, receiver, secret)
         await followed(feed, await results.notifications(url))
     for program in (*servers, notifier):

@@ -46,24 +46,14 @@ class Cluster:
 
     recovery_limit = 180.0  # seconds; Citus ends what a crash left prepared each minute
 
-    def __init__(self, template: Template, url: str, nodes: list[FaultyNode]) -> None:
+    def __init__(self, url: str, nodes: list[FaultyNode]) -> None:
         self.nodes = nodes
-        self._template = template
         self.own_url = url
         coordinator, *others = nodes
         through = make_url(url).set(host="127.0.0.1", port=coordinator.proxy.port)
         self.url = through.render_as_string(hide_password=False)
         pairs = ",".join(f"{one.node}=127.0.0.1:{one.proxy.port}" for one in others)
         self.settings = {"TIDEMARK_DATABASE_NODES": pairs}
-
-    async def crash(self, one: FaultyNode) -> None:
-        """Ends a node with nothing written out but what had to be."""
-        await one.server.crash()
-
-    async def start(self, one: FaultyNode) -> None:
-        """Starts a node, and connects the tests to it again."""
-        await one.server.start()
-        self._template.nodes.connect_again()
 
 
 @asynccontextmanager
@@ -79,4 +69,7 @@ async def cluster(template: Template) -> AsyncIterator[Cluster]:
             for node, one in zip(places, urls, strict=True):
                 proxy = await exits.enter_async_context(proxied(node.port))
                 nodes.append(FaultyNode(node, one, proxy))
-            yield Cluster(template, url, nodes)
+            try:
+                yield Cluster(url, nodes)
+            finally:
+                template.nodes.connect_again()  # a node that was ended has ended these connections, too

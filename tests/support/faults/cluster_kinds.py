@@ -26,10 +26,12 @@ def _node(stage: _Stage) -> FaultyNode:
 
 
 async def _restarted(stage: _Stage, node: FaultyNode) -> Injected:
-    await stage.database.crash(node)
-    await asyncio.sleep(stage.randomness.uniform(0, 3))
-    since = now()
-    await stage.database.start(node)
+    await node.server.crash()
+    try:
+        await asyncio.sleep(stage.randomness.uniform(0, 3))
+    finally:
+        since = now()
+        await node.server.start()
     return Injected(since)
 
 

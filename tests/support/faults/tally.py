@@ -79,6 +79,7 @@ async def tally(stage: Stage[D]) -> Tally:
     assert (counted.lost, counted.twice, counted.two_ids, counted.undelivered) == (0, 0, 0, 0), counted
     assert reservations.denied, "the limits refused nothing"
     assert found == expected  # also the transitions: each threshold was reached once
+    assert await results.stored_states(url) == results.expected_states(sent, *ALERTS, SEATS)
     return counted
 
 

@@ -4,7 +4,7 @@ import asyncio
 import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from fractions import Fraction
 from typing import Any, NamedTuple
@@ -22,7 +22,7 @@ from generated.tidemark.v1.transition_pb2 import Transition
 from generated.tidemark.v1.usage_pb2 import UsageEvent
 from tests.reference.alerts import Alert
 from tests.reference.gauges import UNIQUE_COUNT, Event, Gauge, Metric
-from tests.reference.thresholds import BOTH, REACHED, RESOLVED, Threshold
+from tests.reference.thresholds import BOTH, REACHED, RESOLVED, State, Threshold
 from tests.reference.usage import CONFLICT, UsageModel
 from tests.support.notifier.receiver import Arrival
 from tests.support.processes.programs import DEADLINE, POLLING_INTERVAL, session
@@ -111,17 +111,35 @@ def expected(events: Iterable[UsageEvent], *alerts: Alert) -> Results:
     The order of the events does not matter: all gauges but those of SEATS only rise. Nor does it matter that all of
     them are one commit: the model follows each gauge from event to event within a commit, too.
     """
-    model = UsageModel(datetime.now(UTC), [USERS])
-    for alert in alerts:
-        model.create(alert)
-    verdicts, _ = model.commit([_event(message) for message in events])
-    assert CONFLICT not in verdicts
+    model = _model(events, alerts)
     reached: Counter[Reached] = Counter()
     for name, gauge, transition, notified in model.recorded:
         if name != SEATS.name:
             assert (transition.kind, notified) == (REACHED, True)
             reached[Reached(name, gauge, transition.level)] += 1
     return Results(len(model.events), model.values(), reached)
+
+
+def expected_states(events: Iterable[UsageEvent], *alerts: Alert) -> dict[tuple[str, Gauge], State]:
+    """What each alert must know of each gauge of which a threshold is reached, without the number of notifications.
+
+    That number depends on the order of the events, and nothing else does.
+    """
+    return _reached_states(_model(events, alerts).states)
+
+
+def _model(events: Iterable[UsageEvent], alerts: Iterable[Alert]) -> UsageModel:
+    model = UsageModel(datetime.now(UTC), [USERS])
+    for alert in alerts:
+        model.create(alert)
+    verdicts, _ = model.commit([_event(message) for message in events])
+    assert CONFLICT not in verdicts
+    return model
+
+
+def _reached_states(found: Mapping[tuple[str, Gauge], State]) -> dict[tuple[str, Gauge], State]:
+    states = {key: replace(state, sequence=0) for key, state in found.items()}
+    return {key: state for key, state in states.items() if state != State()}
 
 
 def _event(message: UsageEvent) -> Event:
@@ -165,6 +183,21 @@ async def stored(url: str) -> Results:
         assert (len(kinds) % 2 == 1) == (gauges[gauge] >= (SEATS.thresholds[0].value or 0))
     assert isinstance(events, int)
     return Results(events, gauges, reached)
+
+
+async def stored_states(url: str) -> dict[tuple[str, Gauge], State]:
+    """What each alert knows of each gauge, as `expected_states`."""
+    async with session(url) as connection:
+        named = await (await connection.execute("SELECT alert_id, name FROM alert")).fetchall()
+        names = {alert_id: str(name) for alert_id, name in named}
+        cursor = await connection.execute(
+            "SELECT s.alert_id, s.reached, g.customer_id, g.measure, g.group_values, g.period_start"
+            " FROM alert_state s JOIN gauge g USING (organization_id, customer_id, gauge_id)"
+        )
+        rows: list[Any] = await cursor.fetchall()
+    return _reached_states(
+        {(names[alert_id], _gauge(*gauge)): words.state_of(reached, 0) for alert_id, reached, *gauge in rows}
+    )
 
 
 def _gauge(customer: str, measure: str, group: list[list[str]], period_start: datetime) -> Gauge:

@@ -37,10 +37,13 @@ BACKFILL_DURATION = 0.008  # seconds; a request for its status during it only ma
 class Service:
     """What a caller does to its organization, and what the database holds afterwards."""
 
-    def __init__(self, caller: Caller, database: Database, organization_id: int) -> None:
+    def __init__(
+        self, caller: Caller, database: Database, organization_id: int, node: Database | None = None
+    ) -> None:
+        """node: of a cluster, at which commits run."""
         self.caller = caller
         organization = Organization(organization_id, caller.organization)
-        self._committer = Committer(database, caller.clock, GRACE, RulesRegistry(), organization)
+        self._committer = Committer(database, caller.clock, GRACE, RulesRegistry(), organization, node=node)
         self.alert_ids: dict[str, str] = {}
 
     async def put_metric(self, metric: Metric) -> None:

@@ -1,0 +1,66 @@
+"""The look-up of the nodes of customers is tried again after a connection was lost, as a commit is."""
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from engine.ingest.nodes import CustomerShards, Nodes
+from store.citus import customer_nodes
+from store.citus.customer_nodes import NodeMap
+from store.identity import organizations
+from store.postgres.database import DatabaseUnavailable
+from store.postgres.failures import CONNECTION_LOST
+
+
+class Losing:
+    """A database whose next connections are lost. opened: how many transactions began."""
+
+    def __init__(self, lost: int) -> None:
+        self.opened = 0
+        self._lost = lost
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[None]:
+        """Fails while connections are lost."""
+        self.opened += 1
+        if self.opened <= self._lost:
+            raise DatabaseUnavailable("lost", CONNECTION_LOST)
+        yield
+
+    reading = transaction
+
+
+def nodes_of(database: Any) -> Nodes:
+    """All shards lie on the coordinator."""
+    return Nodes(database, NodeMap([-(2**31), 0], [None, None]), 1, {})
+
+
+async def test_shards_are_found_after_a_connection_was_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def hashes(_: object, customer_ids: Sequence[str]) -> list[int]:
+        return [-5 if one == "acme" else 5 for one in customer_ids]
+
+    monkeypatch.setattr(customer_nodes, "hashes", hashes)
+    located, database = CustomerShards(), Losing(1)
+    await nodes_of(database).locate(located, {"acme", "beta"})
+    assert located.shards == {"acme": 0, "beta": 1}
+    assert database.opened == 2
+
+
+async def test_organization_is_prepared_after_a_connection_was_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    prepared = []
+
+    async def prepare(_: object, organization_id: int) -> None:
+        prepared.append(organization_id)
+
+    monkeypatch.setattr(organizations, "prepare_nodes", prepare)
+    await nodes_of(Losing(1)).prepare(7)
+    assert prepared == [7]
+
+
+async def test_database_that_stays_away_is_reported() -> None:
+    database = Losing(100)
+    with pytest.raises(DatabaseUnavailable):
+        await nodes_of(database).locate(CustomerShards(), {"acme"})
+    assert database.opened == CONNECTION_LOST.tries
