@@ -202,10 +202,10 @@ class Committer:
         while True:
             try:
                 try:
-                    return await self._commit(group, span, node, careful=careful)
+                    return await self._commit(group, span, between, node, careful=careful)
                 except DuplicateEvents as found:
                     span.event("duplicates found")
-                    return await self._commit(group, span, node, found, careful=careful)
+                    return await self._commit(group, span, between, node, found, careful=careful)
             except EventsVoided:  # their duplicates are new events now
                 voided += 1
                 if voided == VOIDED_TRIES:
@@ -222,6 +222,7 @@ class Committer:
         self,
         group: CommitGroup,
         span: Span,
+        between: Callable[[], Awaitable[None]],
         node: Database | None,
         duplicates: DuplicateEvents | None = None,
         *,
@@ -237,9 +238,12 @@ class Committer:
                 if error.customer_ids and 2 * len(error.customer_ids) <= len(customers):
                     raise
             except DatabaseUnavailable as error:
-                if error.failure.discard is not Discard.NOTHING:
-                    self._node_is_away_until = asyncio.get_running_loop().time() + NODE_AWAY
-                raise
+                if error.failure.discard is Discard.NOTHING:
+                    raise
+                self._node_is_away_until = asyncio.get_running_loop().time() + NODE_AWAY
+                # The coordinator is another server. This is its first try: its connections may have died, too.
+                span.event("tried again")
+                await between()
         return await self._commit_in(self._database, group, span, duplicates, careful=careful)
 
     def _can_run_at_node(self, rules: OrganizationRules, group: CommitGroup) -> bool:

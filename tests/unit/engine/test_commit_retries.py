@@ -14,7 +14,7 @@ from evaluator.events import UsageEvent
 from runtime.clock import ManualClock
 from store.identity.organizations import Organization
 from store.postgres.database import DatabaseUnavailable
-from store.postgres.failures import LOCK_TIMEOUT
+from store.postgres.failures import CONNECTION_LOST, LOCK_TIMEOUT
 
 NOW = datetime(2026, 3, 15, 12, tzinfo=UTC)
 BATCH = Batch([UsageEvent("e", "acme", NOW, "calls", Decimal(1), None, None, None, {})])
@@ -64,3 +64,33 @@ async def test_each_further_try_of_a_commit_lets_others_go_on_first(
     [outcome] = await committer.commit([BATCH])
     assert outcome.accepted == 1
     assert seen == log
+
+
+async def test_lost_connections_of_a_node_cost_the_coordinator_no_try() -> None:
+    """Connections to both may have died while nothing was sent."""
+    node: Any = "node"
+    coordinator: Any = "coordinator"
+    seen: list[str] = []
+
+    class OnTwoServers(Committer):
+        def _can_run_at_node(self, *_: object) -> bool:
+            return seen.count("node") < 1
+
+        async def _commit_in(self, database: Any, *_: object, **__: object) -> list[Outcome]:
+            seen.append(database)
+            if seen.count(database) == 1:
+                raise DatabaseUnavailable("lost", CONNECTION_LOST)
+            return [Outcome(accepted=1)]
+
+    committer = OnTwoServers(
+        coordinator,
+        ManualClock(NOW),
+        timedelta(days=34),
+        RulesRegistry(),
+        Organization(1, "acme"),
+        first_pause=0.0,
+        node=node,
+    )
+    [outcome] = await committer.commit([BATCH])
+    assert outcome.accepted == 1
+    assert seen == ["node", "coordinator", "coordinator"]
