@@ -4,6 +4,8 @@ import os
 import struct
 from pathlib import Path
 
+LONGEST_STEP = 3_600.0  # seconds by which a run steps the clock, either way
+
 FOLDER = Path(__file__).with_name("stepping")
 
 

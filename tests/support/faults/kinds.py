@@ -12,13 +12,13 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Generic
 
+from tests.support.faults.clock import LONGEST_STEP
 from tests.support.faults.proxy import Proxy
 from tests.support.faults.stage import D, Stage
 
 LONGEST = 6.0  # seconds that a pause, a stall or a full disk lasts; longer than an idle transaction may be
 LONGEST_SLOWNESS = 2.0  # seconds that connections are delayed, and that clocks go on after a step
 LONGEST_DELAY = 0.1  # seconds that each piece of data waits
-LONGEST_STEP = 3_600.0  # seconds by which the clock is stepped, either way
 
 Afterwards = Callable[[], Awaitable[None]]
 
