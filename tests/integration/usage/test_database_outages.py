@@ -12,7 +12,7 @@ from sqlalchemy import make_url
 from engine.limits import BackfillLimits, EngineLimits
 from generated.tidemark.v1 import alert_service_pb2, usage_pb2
 from runtime.clock import ManualClock
-from tests.support.postgres.lock_waits import SESSION_ID, SESSIONS
+from tests.support.postgres.nodes import workers
 from tests.support.server.running import NOT_SERVING, SERVING, status_of
 from tests.support.server.sharing import own_database
 from tests.support.usage.caller import (
@@ -33,6 +33,10 @@ pytestmark = own_database
 
 Request = alert_service_pb2.EvaluateUsageRequest
 UNAVAILABLE = ("UNAVAILABLE", "DATABASE_UNAVAILABLE", ())
+_CUT = """
+SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
+WHERE datname = current_database() AND application_name LIKE 'tidemark %'
+"""
 
 
 @pytest.fixture
@@ -44,12 +48,12 @@ async def caller(database_url: str, clock: ManualClock, engine_limits: EngineLim
 
 
 async def cut(caller: Caller) -> int:
-    """Ends every connection of the servers to the database; returns their number."""
+    """Ends every connection of the servers to the database, on each node; returns their number."""
     async with await psycopg.AsyncConnection.connect(caller.database_url, autocommit=True) as connection:
-        cursor = await connection.execute(
-            f"SELECT count(pg_terminate_backend({SESSION_ID})) FROM {SESSIONS}"
-            " WHERE datname = current_database() AND application_name LIKE 'tidemark %'".encode()
-        )
+        if workers():
+            cursor = await connection.execute("SELECT sum(result::int) FROM run_command_on_all_nodes(%s)", (_CUT,))
+        else:
+            cursor = await connection.execute(_CUT.encode())
         row = await cursor.fetchone()
         assert row is not None
         return int(row[0])

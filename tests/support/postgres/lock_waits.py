@@ -10,10 +10,10 @@ from tests.support.postgres.nodes import workers
 from tests.support.waiting import within
 
 # The sessions of all nodes: on a cluster, it is a worker that waits for the lock of a row.
-SESSIONS, SESSION_ID = ("citus_stat_activity", "global_pid") if workers() else ("pg_stat_activity", "pid")
+SESSIONS, _ID = ("citus_stat_activity", "global_pid") if workers() else ("pg_stat_activity", "pid")
 _ARE_WAITING = f"FROM {SESSIONS} WHERE datname = current_database() AND wait_event_type = 'Lock'"
 WAITING_SESSIONS = f"SELECT count(*) {_ARE_WAITING}"
-END_WAITING_SESSIONS = f"SELECT pg_terminate_backend({SESSION_ID}) {_ARE_WAITING}"
+END_WAITING_SESSIONS = f"SELECT pg_terminate_backend({_ID}) {_ARE_WAITING}"
 _WAITING = text(WAITING_SESSIONS)
 
 
