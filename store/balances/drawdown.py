@@ -12,10 +12,11 @@ from typing import Any
 from evaluator.balances import Holding, HoldingSegment
 from evaluator.drawdown import Source
 from store.balances.entries import EntryType
+from store.balances.entry_numbers import next_numbers
 from store.balances.holdings import holding_from
 from store.balances.overages import OverageState
 from store.postgres.database import Cursor, DriverConnection, Row
-from store.postgres.distributed import Forms
+from store.postgres.distributed import Forms, on_cluster
 
 
 @dataclass(eq=False, slots=True)
@@ -179,15 +180,21 @@ WHERE s.organization_id = %(organization_id)s AND s.customer_id = i.customer_id 
 )
 
 # Adds an entry for each segment to the ledger.
-_WRITE_ENTRIES = """
+_NEW_ENTRIES = """
 INSERT INTO balance_entry (
-    organization_id, customer_id, balance_id, segment_number, entry_type, amount, remaining, create_time
-)
-SELECT %(organization_id)s, i.*, %(now)s FROM unnest(
+    organization_id, create_time, customer_id, balance_id, segment_number, entry_type, amount, remaining{column}
+) {overriding}
+SELECT %(organization_id)s, %(now)s, i.* FROM unnest(
     %(customer_ids)s::text[], %(balance_ids)s::text[], %(numbers)s::int[], %(types)s::text[],
-    %(amounts)s::numeric[], %(remaining)s::numeric[]
+    %(amounts)s::numeric[], %(remaining)s::numeric[]{values}
 ) AS i
 """
+_WRITE_ENTRIES = Forms(
+    _NEW_ENTRIES.format(column="", overriding="", values="").encode(),
+    _NEW_ENTRIES.format(
+        column=", entry_number", overriding="OVERRIDING SYSTEM VALUE", values=", %(entry_numbers)s::bigint[]"
+    ).encode(),
+)
 
 # Stores overages.
 _WRITE_OVERAGES = """
@@ -223,6 +230,18 @@ async def write(
         "amounts": [one.amount for one in overage.values()],
         "held": [one.held for one in overage.values()],
     }
+    entries: dict[str, Any] = {}
+    if of_ledger:
+        entries = _segment_parameters(organization_id, of_ledger) | {
+            "now": now,
+            "types": [_entry_type(amount, voids).value for _, amount in of_ledger],
+            "amounts": [-amount for _, amount in of_ledger],
+            "remaining": [item.source.segment.undrawn for item, _ in of_ledger],
+        }
+        if on_cluster(connection):
+            entries["entry_numbers"] = await next_numbers(
+                connection, organization_id, entries["customer_ids"], entries["balance_ids"]
+            )
     async with connection.pipeline():
         if drawn:
             segments = _segment_parameters(organization_id, drawn) | {
@@ -230,14 +249,8 @@ async def write(
                 "held": [item.source.segment.held for item, _ in drawn],
             }
             await connection.execute(_WRITE_SEGMENTS.on(connection), segments)
-        if of_ledger:
-            entries = _segment_parameters(organization_id, of_ledger) | {
-                "now": now,
-                "types": [_entry_type(amount, voids).value for _, amount in of_ledger],
-                "amounts": [-amount for _, amount in of_ledger],
-                "remaining": [item.source.segment.undrawn for item, _ in of_ledger],
-            }
-            await connection.execute(_WRITE_ENTRIES, entries)
+        if entries:
+            await connection.execute(_WRITE_ENTRIES.on(connection), entries)
         if overage:
             await connection.execute(_WRITE_OVERAGES, overages)
 

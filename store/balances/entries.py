@@ -5,11 +5,16 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
+from typing import Any
 
+from psycopg.types.json import Jsonb
 from sqlalchemy import ColumnElement, RowMapping, insert, null, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from store.balances.entry_numbers import next_numbers
 from store.postgres.counting import bounded_count
+from store.postgres.database import driver
+from store.postgres.distributed import on_cluster
 from store.tables.balances import balance_entry
 
 
@@ -52,13 +57,20 @@ class StoredEntry:
     create_time: datetime
 
 
+_COLUMNS = [column.name for column in balance_entry.columns]
+_INSERT_NUMBERED = (
+    f"INSERT INTO balance_entry ({', '.join(_COLUMNS)}) OVERRIDING SYSTEM VALUE"
+    f" VALUES ({', '.join(f'%({name})s' for name in _COLUMNS)})"
+).encode()
+
+
 async def append(
     connection: AsyncConnection, organization_id: int, changes: Sequence[NewEntry], now: datetime
 ) -> None:
     """Writes the changes in their order. The transaction must hold the customers' wallets."""
     if not changes:
         return
-    rows = [
+    rows: list[dict[str, Any]] = [
         {
             "organization_id": organization_id,
             "customer_id": change.customer_id,
@@ -74,7 +86,16 @@ async def append(
         }
         for change in changes
     ]
-    await connection.execute(insert(balance_entry), rows)
+    raw = await driver(connection)
+    if not on_cluster(raw):
+        await connection.execute(insert(balance_entry), rows)
+        return
+    numbers = await next_numbers(
+        raw, organization_id, [one.customer_id for one in changes], [one.balance_id for one in changes]
+    )
+    for row, change, number in zip(rows, changes, numbers, strict=True):
+        row["custom_fields"] = Jsonb(dict(change.custom_fields)) if change.custom_fields else None
+        await raw.execute(_INSERT_NUMBERED, row | {"entry_number": number})
 
 
 async def of_adjustment(

@@ -1,6 +1,7 @@
 """Random changes of a balance against a plain model: the remaining amount, and a ledger that adds up to it."""
 
 import random
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
@@ -13,7 +14,8 @@ from store.balances import changes as balance_changes
 from store.balances import entries as balance_entries
 from store.balances.adjustments import Adjustment, adjust
 from store.balances.balances import BalanceFact
-from store.postgres.database import Connection, Database
+from store.balances.entry_numbers import next_numbers
+from store.postgres.database import Connection, Database, driver
 from store.tables.balances import balance_segment
 from tests.support.balances.facts import a_commit
 
@@ -88,3 +90,34 @@ async def test_a_put_keeps_the_amounts_that_were_drawn(shared: Database, org: in
         longer = await balance_changes.put(connection, org, fact([Decimal(2), Decimal(6)], NOW + HOUR), NOW + HOUR)
         assert [item.remaining for item in longer.stored.segments] == [Decimal("-0.5"), Decimal("3.5")]
         assert await balances.get(connection, org, *KEY) == longer.stored
+
+
+async def test_numbers_for_a_cluster_rise_with_each_entry_of_a_customer(shared: Database, org: int) -> None:
+    customers = ["bob", "acme", "acme", "acme", "new"]
+    balances_of = ["b1", "b2", "b1", "b2", "b1"]
+    async with shared.transaction() as connection:
+        await wallets.lock(connection, org, ["acme", "bob"])
+        for time, (customer_id, balance_id) in enumerate([("acme", "b2"), ("bob", "b1"), ("acme", "b1")]):
+            one = replace(fact([Decimal(5)], NOW), customer_id=customer_id, balance_id=balance_id)
+            await balance_changes.put(connection, org, one, NOW + time * HOUR)
+        raw = await driver(connection)
+        last = {
+            customer_id: max(one.entry_number for one in await entries_of(connection, org, customer_id))
+            for customer_id in ("acme", "bob")
+        }
+        assert await next_numbers(raw, org, customers, balances_of) == [
+            last["bob"] + 1,
+            *(last["acme"] + number for number in (1, 2, 3)),
+            1,
+        ]
+        assert await next_numbers(raw, org, ["acme"], ["b2"]) == [
+            max(one.entry_number for one in await entries_of(connection, org, "acme", "b2")) + 1
+        ]
+
+
+async def entries_of(
+    connection: Connection, org: int, customer_id: str, balance_id: str | None = None
+) -> list[balance_entries.StoredEntry]:
+    return await balance_entries.list_page(
+        connection, org, customer_id, balance_id=balance_id, after=None, limit=1000
+    )

@@ -238,7 +238,7 @@ async def test_sweep_skips_a_wallet_that_another_transaction_holds(
     await acme.put("c", spans=[("50", now, now + HOUR)])
     await caller.create(alert("20", low_remaining_commit_balance_reached=COMMITS))
     async with database.raw_transaction() as connection:
-        await connection.execute("SELECT FROM wallet FOR UPDATE")
+        await connection.execute("SELECT 1 FROM wallet WHERE customer_id = 'acme' FOR UPDATE")
         clock.set(now + HOUR)
         async with asyncio.timeout(DEADLINE):
             assert 0 < await timers_of(database, clock).sweep() < 1

@@ -50,7 +50,7 @@ def statements(package: ModuleType = store) -> Iterator[tuple[str, str]]:
             if isinstance(value, Forms):
                 plain.append(value.plain.decode())
             if not name.startswith("__"):
-                constants |= {f"{place}.{name}": text for text in _texts(value, module.__name__)}
+                constants |= {f"{place}.{name}": text for text in texts(value, module.__name__)}
         yield from (
             (name, text) for name, text in constants.items() if not any(text.strip() in form for form in plain)
         )
@@ -60,7 +60,7 @@ def statements(package: ModuleType = store) -> Iterator[tuple[str, str]]:
         yield from _within_functions(place, Path(module.__file__).read_text(), known)
 
 
-def _texts(value: object, module: str, depth: int = 0) -> Iterator[str]:
+def texts(value: object, module: str, depth: int = 0) -> Iterator[str]:
     """The statements in a constant. Of two forms, the one for a cluster."""
     if isinstance(value, Forms):
         yield value.cluster.decode()
@@ -74,13 +74,13 @@ def _texts(value: object, module: str, depth: int = 0) -> Iterator[str]:
         return
     elif isinstance(value, Mapping) and depth < 2:
         for one in value.values():
-            yield from _texts(one, module, depth + 1)
+            yield from texts(one, module, depth + 1)
     elif isinstance(value, tuple | list | set | frozenset) and depth < 2:
         for one in value:
-            yield from _texts(one, module, depth + 1)
+            yield from texts(one, module, depth + 1)
     elif is_dataclass(value) and depth < 2 and type(value).__module__.startswith("store."):
         for one in fields(value):
-            yield from _texts(getattr(value, one.name, None), module, depth + 1)
+            yield from texts(getattr(value, one.name, None), module, depth + 1)
 
 
 def _within_functions(place: str, source: str, known: set[str]) -> Iterator[tuple[str, str]]:

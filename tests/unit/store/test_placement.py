@@ -27,6 +27,23 @@ def test_the_anchor_of_distributed_tables_comes_first() -> None:
     assert set(placements()) == set(metadata.tables)
 
 
+# Nodes take the numbers of a distributed table's sequence from ranges apart, so they order nothing.
+NUMBERS_THAT_ORDER_NOTHING = {
+    "voided_event.void_number",  # only makes the key unique
+    "balance_entry.entry_number",  # on a cluster `store.balances.entry_numbers` gives them
+}
+
+
+def test_numbers_of_distributed_tables_order_nothing() -> None:
+    numbered = {
+        f"{table.name}.{column.name}"
+        for table in metadata.sorted_tables
+        for column in table.columns
+        if column.identity is not None and placements()[table.name] is BY_CUSTOMER
+    }
+    assert numbered == NUMBERS_THAT_ORDER_NOTHING
+
+
 def test_a_table_that_does_not_say_where_it_lies_is_found() -> None:
     tables = MetaData()
     Table("lost", tables, Column("customer_id", Text, primary_key=True))

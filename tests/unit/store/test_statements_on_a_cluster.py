@@ -2,6 +2,7 @@
 
 import pytest
 
+from tests.support.postgres.affected_rows import counts_selected_rows, functions_that_use, used_numbers
 from tests.support.postgres.one_server import ONE_SERVER
 from tests.support.postgres.statement_scan import (
     functions_in_upserts,
@@ -35,6 +36,12 @@ def test_no_function_locks_rows_of_several_customers() -> None:
 
 def test_no_upsert_calls_a_function_for_rows_that_are_there() -> None:
     assert functions_in_upserts() == []
+
+
+def test_no_number_of_rows_is_used_that_citus_gives_otherwise() -> None:
+    # Functions are scanned for the constants that they use, so such a statement is a constant.
+    assert [place for place, text in STATEMENTS if ":" in place and counts_selected_rows(text)] == []
+    assert used_numbers() == []
 
 
 def test_each_exception_is_needed() -> None:
@@ -121,3 +128,41 @@ def test_a_function_in_an_upsert_that_sqlalchemy_writes_is_found() -> None:
     refused = "def put(s):\n    return s.on_conflict_do_update(index_elements=['n'], set_={'t': func.now()})"
     excluded = "def put(s):\n    return s.on_conflict_do_update(index_elements=['n'], set_={'t': s.excluded.t})"
     assert [upserts_with_functions(source) for source in (refused, excluded)] == [["put"], []]
+
+
+@pytest.mark.parametrize(
+    ("statement", "counts"),
+    [
+        ("INSERT INTO customer (customer_id) SELECT i FROM unnest(%s) AS i ON CONFLICT DO NOTHING", True),
+        ("INSERT INTO request (n) SELECT 1 ON CONFLICT (n) DO UPDATE SET n = 2 WHERE request.n < 2", True),
+        (
+            "INSERT INTO customer (customer_id) SELECT i FROM unnest(%s) AS i ON CONFLICT DO NOTHING RETURNING 1",
+            False,
+        ),
+        ("INSERT INTO request (n) SELECT 1 ON CONFLICT (n) DO UPDATE SET n = 2", False),
+        ("INSERT INTO request (n) VALUES (1) ON CONFLICT DO NOTHING", False),
+        ("INSERT INTO request (n) SELECT 1", False),
+        ("INSERT INTO delivery (n) SELECT 1 ON CONFLICT DO NOTHING", False),  # Citus does not know the table
+        ("WITH new AS (INSERT INTO request (n) SELECT 1 ON CONFLICT DO NOTHING) SELECT 1", False),
+    ],
+)
+def test_a_statement_whose_number_of_rows_differs_is_found(statement: str, counts: bool) -> None:
+    assert counts_selected_rows(statement) is counts
+
+
+@pytest.mark.parametrize(
+    ("lines", "uses"),
+    [
+        ("return (await connection.execute(_STORE, {})).rowcount", True),
+        ("cursor = await connection.execute(_STORE)\n    return cursor.rowcount", True),
+        ("return await connection.execute(_STORE)", True),
+        ("if (await connection.execute(_STORE)).rowcount:\n        pass", True),
+        ("other = _STORE.format(n=1)\n    return await connection.execute(other)", True),
+        ("put = insert(t).from_select([], s).on_conflict_do_nothing()\n    return execute(put).rowcount", True),
+        ("await connection.execute(_STORE)", False),
+        ("other = _STORE.format(n=1)\n    await connection.execute(other)", False),
+        ("return (await connection.execute(_OTHER)).rowcount", False),
+    ],
+)
+def test_a_function_that_uses_the_number_is_found(lines: str, uses: bool) -> None:
+    assert functions_that_use(f"async def store(connection):\n    {lines}", {"_STORE"}) == ["store"] * uses
