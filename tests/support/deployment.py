@@ -6,6 +6,7 @@ import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,7 @@ class Process:
     grace: float | None = None
 
 
+@cache
 def documents(path: Path) -> list[dict[str, Any]]:
     """The documents of a file in YAML."""
     return [one for one in yaml.safe_load_all(path.read_text()) if one is not None]

@@ -2,7 +2,7 @@
 
 import ast
 import re
-from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -25,15 +25,18 @@ COMPUTED = {
 }
 
 
-def constructions() -> Iterator[tuple[str, ast.Call]]:
+@cache
+def constructions() -> list[tuple[str, ast.Call]]:
     """Each call under server/ that has a reason as its first argument."""
+    found = []
     for path in sorted((ROOT / "server").rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text())):
             if not isinstance(node, ast.Call) or not node.args:
                 continue
             first = node.args[0]
             if isinstance(first, ast.Attribute) and first.attr.startswith("ERROR_REASON_"):
-                yield first.attr, node
+                found.append((first.attr, node))
+    return found
 
 
 def keys_of(call: ast.Call) -> tuple[set[str], bool]:
@@ -47,6 +50,7 @@ def keys_of(call: ast.Call) -> tuple[set[str], bool]:
     return named, len(named) < len(found.keys)
 
 
+@cache
 def sent() -> dict[str, set[str]]:
     """Of each reason that the code sends, the metadata keys."""
     by_reason: dict[str, set[str]] = {}
@@ -55,15 +59,12 @@ def sent() -> dict[str, set[str]]:
     return {reason: keys | COMPUTED.get(reason, set()) for reason, keys in by_reason.items()}
 
 
-SENT = sent()
-
-
 def test_reasons_with_computed_keys_are_known() -> None:
     assert {reason for reason, call in constructions() if keys_of(call)[1]} == set(COMPUTED)
 
 
 def test_every_reason_is_sent_and_every_sent_one_documented() -> None:
-    assert set(SENT) == {reason.name for reason in REASONS}
+    assert set(sent()) == {reason.name for reason in REASONS}
 
 
 def test_sent_codes_are_documented() -> None:
@@ -75,13 +76,13 @@ def test_sent_codes_are_documented() -> None:
 
 @pytest.mark.parametrize("reason", REASONS, ids=lambda reason: reason.name)
 def test_documented_metadata_is_sent(reason: DocumentedReason) -> None:
-    assert set(reason.metadata) <= SENT[reason.name]
+    assert set(reason.metadata) <= sent()[reason.name]
 
 
 @pytest.mark.parametrize("reason", REASONS, ids=lambda reason: reason.name)
 def test_sent_metadata_is_in_the_example_or_named_in_the_comment(reason: DocumentedReason) -> None:
     named = set(re.findall(r"\w+", reason.text))
-    assert SENT[reason.name] - set(reason.metadata) <= named
+    assert sent()[reason.name] - set(reason.metadata) <= named
 
 
 def test_numbers_of_reasons_have_no_gaps() -> None:

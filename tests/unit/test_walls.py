@@ -135,7 +135,7 @@ def test_a_module_that_breaks_a_wall_is_found(path: str, text: str, offence: str
 
 def test_each_extension_is_optional_and_typed_and_names_all_its_files() -> None:
     files = []
-    for call in calls(ast.parse((ROOT / "setup.py").read_text())):
+    for call in calls(ast.walk(ast.parse((ROOT / "setup.py").read_text()))):
         if dotted(call.func) == "Extension":
             name = ast.literal_eval(call.args[0])
             options = {keyword.arg: ast.literal_eval(keyword.value) for keyword in call.keywords}

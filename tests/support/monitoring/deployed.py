@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -31,11 +32,13 @@ class Query:
         return self.place
 
 
+@cache
 def rules() -> list[Mapping[str, Any]]:
     """All rules of all groups."""
     return [rule for group in yaml.safe_load(RULES.read_text())["groups"] for rule in group["rules"]]
 
 
+@cache
 def dashboards() -> dict[str, Mapping[str, Any]]:
     """The dashboards by the names of their files."""
     return {path.stem: json.loads(path.read_text()) for path in DASHBOARDS}

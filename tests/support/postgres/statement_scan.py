@@ -11,6 +11,7 @@ import pkgutil
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields, is_dataclass
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 
@@ -21,6 +22,7 @@ from store.postgres.distributed import Forms
 from store.tables.placement import DISTRIBUTION_COLUMN, Placement, placements
 
 _KEYWORD = re.compile(r"\b(SELECT|INSERT INTO|UPDATE|DELETE FROM)\b")
+_WORD = re.compile(r"SELECT|INSERT|UPDATE|DELETE")  # of any statement
 _COMMENT = re.compile(r"--[^\n]*")
 _TABLE = re.compile(r"\b(?:FROM|JOIN|UPDATE|INTO|USING)\s+(?:ONLY\s+)?([a-z_]+)\b(?!\s*\()|,\s*([a-z_]+)\s+[a-z]\b")
 _ALIAS = re.compile(r"\b(?:FROM|JOIN|UPDATE|INTO|USING)\s+([a-z_]+)\b(?:\s+(?:AS\s+)?(?!ON\b|SET\b)([a-z]+)\b)?")
@@ -84,6 +86,8 @@ def texts(value: object, module: str, depth: int = 0) -> Iterator[str]:
 
 
 def _within_functions(place: str, source: str, known: set[str]) -> Iterator[tuple[str, str]]:
+    if _WORD.search(source) is None:
+        return
     for function in ast.walk(ast.parse(source)):
         if not isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef):
             continue
@@ -103,12 +107,15 @@ def row_locks_without_customer(package: ModuleType = store) -> list[str]:
     return [f"{place}.{name}" for place, source in _sources(package) for name in locks_of_several(source)]
 
 
-def _sources(package: ModuleType) -> Iterator[tuple[str, str]]:
+@cache
+def _sources(package: ModuleType) -> list[tuple[str, str]]:
+    found = []
     for one in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
         if ".migrations" not in one.name:
             file = importlib.import_module(one.name).__file__
             if file is not None and file.endswith(".py"):
-                yield one.name, Path(file).read_text()
+                found.append((one.name, Path(file).read_text()))
+    return found
 
 
 def functions_in_upserts(package: ModuleType = store) -> list[str]:
@@ -118,6 +125,8 @@ def functions_in_upserts(package: ModuleType = store) -> list[str]:
 
 def upserts_with_functions(source: str) -> list[str]:
     """The functions of a module that do so."""
+    if "on_conflict_do_update" not in source:
+        return []
     return [
         function.name
         for function in ast.walk(ast.parse(source))
@@ -130,6 +139,8 @@ def upserts_with_functions(source: str) -> list[str]:
 
 def locks_of_several(source: str) -> list[str]:
     """The functions of a module that do so."""
+    if "with_for_update" not in source:
+        return []
     found = []
     for function in ast.walk(ast.parse(source)):
         if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef):
@@ -140,16 +151,24 @@ def locks_of_several(source: str) -> list[str]:
     return found
 
 
+@cache
+def _placements() -> Mapping[str, Placement]:
+    """`placements`, which sorts all tables, once."""
+    return placements()
+
+
+@cache
 def _by_customer() -> set[str]:
-    return {name for name, placement in placements().items() if placement is Placement.BY_CUSTOMER}
+    return {name for name, placement in _placements().items() if placement is Placement.BY_CUSTOMER}
 
 
+@cache
 def offences(text: str) -> list[str]:
     """What of a statement cannot be executed on distributed tables."""
     text = _COMMENT.sub("", text)
     names = _tables(text)
     distributed = sorted(names & _by_customer())
-    known = sorted(name for name in names if placements()[name] is not Placement.COORDINATOR_ALONE)
+    known = sorted(name for name in names if _placements()[name] is not Placement.COORDINATOR_ALONE)
     if known and any(_TIME.search(changed) for changed in _upserts(text)):
         return [f"changes {', '.join(known)} on a conflict by a function of the time, and not by `excluded`"]
     if not distributed:
@@ -159,7 +178,7 @@ def offences(text: str) -> list[str]:
 
 def _offences(text: str, names: set[str], distributed: str) -> Iterable[str]:
     of_one = _ONE_CUSTOMER.search(text) is not None
-    apart = sorted(name for name in names if placements()[name] in _APART)
+    apart = sorted(name for name in names if _placements()[name] in _APART)
     if apart and _joined_apart(text, set(apart)):
         yield f"reads or writes {distributed} together with {', '.join(apart)}, which lie apart"
     if _ROW_LOCK.search(text) and not of_one:
@@ -180,7 +199,7 @@ def _offences(text: str, names: set[str], distributed: str) -> Iterable[str]:
 
 def _tables(text: str) -> set[str]:
     ctes = set(_CTE.findall(text))
-    return {name for pair in _TABLE.findall(text) for name in pair if name in placements() and name not in ctes}
+    return {name for pair in _TABLE.findall(text) for name in pair if name in _placements() and name not in ctes}
 
 
 def _joined_apart(text: str, apart: set[str]) -> bool:

@@ -2,6 +2,7 @@
 
 import ast
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 from runtime.actions import LogAction
@@ -11,10 +12,15 @@ ROOMS = ("cli", "engine", "evaluator", "gateway", "notifier", "runtime", "server
 OF_BACKGROUND_TASKS = ("runtime/tasks.py", "engine/job_task.py")  # log the actions that each task gives them
 
 
-def trees() -> Iterator[tuple[str, ast.Module]]:
+@cache
+def trees() -> list[tuple[str, ast.Module]]:
+    """The modules that can log an action, by their paths."""
+    found = []
     for room in ROOMS:
         for path in sorted((ROOT / room).rglob("*.py")):
-            yield path.relative_to(ROOT).as_posix(), ast.parse(path.read_text())
+            if '"action"' in (source := path.read_text()) or "LogAction" in source:
+                found.append((path.relative_to(ROOT).as_posix(), ast.parse(source)))
+    return found
 
 
 def actions(tree: ast.Module) -> Iterator[ast.expr]:
