@@ -49,7 +49,7 @@ def test_no_upsert_calls_a_function_for_rows_that_are_there() -> None:
 
 def test_no_number_of_rows_is_used_that_citus_gives_otherwise() -> None:
     # Functions are scanned for the constants that they use, so such a statement is a constant.
-    assert [place for place, text in STATEMENTS if ":" in place and counts_selected_rows(text)] == []
+    assert [place for place, text in found_statements() if ":" in place and counts_selected_rows(text)] == []
     assert used_numbers() == []
 
 
