@@ -11,6 +11,7 @@ import pytest
 from sqlalchemy import text
 
 from engine.ingest.batches import Batch, Outcome
+from engine.ingest.monitoring import AT_NODE, IngestMonitoring
 from engine.ingest.nodes import Nodes, open_nodes
 from engine.ingest.pending import PendingEvents
 from engine.ingest.pipeline import Pipeline
@@ -67,6 +68,7 @@ class Server:
     organization: Organization
     clock: ManualClock
     number: int
+    monitoring: IngestMonitoring
     sent: int = 0
 
     async def send(self, *events: UsageEvent) -> Outcome:
@@ -102,6 +104,7 @@ async def _server(caller: Caller, clock: ManualClock, number: int) -> Server:
     database = Database(caller.database_url, pool_size=4)
     nodes = await open_nodes(database, {}, seats=4)
     assert nodes is not None
+    monitoring = IngestMonitoring()
     pipeline = Pipeline(
         database,
         clock,
@@ -110,9 +113,11 @@ async def _server(caller: Caller, clock: ManualClock, number: int) -> Server:
         writers=2,
         pending=PendingEvents(100_000, 100_000),
         gate=FairSemaphore(4),
+        monitoring=monitoring,
         nodes=nodes,
     )
-    return Server(database, nodes, pipeline, Organization(organization_id, caller.organization), clock, number)
+    organization = Organization(organization_id, caller.organization)
+    return Server(database, nodes, pipeline, organization, clock, number, monitoring)
 
 
 @pytest.fixture
@@ -143,7 +148,7 @@ async def test_usage_of_known_customers_touches_one_node(servers: list[Server]) 
     server = servers[0]
     await server.send(*server.events(_CUSTOMERS))
     through_coordinator, prepared = server.database.waits, _prepared(server)
-    before = [pool.waits for pool in server.pools()]
+    before, placed = [pool.waits for pool in server.pools()], server.monitoring.placed.copy()
     for _ in range(5):
         outcome = await server.send(*server.events(_CUSTOMERS * 3))
         assert outcome.accepted == 3 * len(_CUSTOMERS)
@@ -151,6 +156,7 @@ async def test_usage_of_known_customers_touches_one_node(servers: list[Server]) 
         await server.send(*server.events([one]))
     assert server.database.waits == through_coordinator
     assert _prepared(server) == prepared
+    assert set(server.monitoring.placed - placed) == {(AT_NODE,)}
     assert all(pool.waits > earlier for pool, earlier in zip(server.pools(), before, strict=True))
 
 
