@@ -38,7 +38,9 @@ async def draw_down(
     organization_id = transaction.organization_id
     if held is None:
         customer_ids = {event.customer_id for event in events}
-        held = await wallets.lock_with_drawdown(transaction.connection, organization_id, customer_ids)
+        held = await wallets.lock_with_drawdown(
+            transaction.connection, organization_id, customer_ids, transaction.shards
+        )
     if not held:
         return Drawdown({}, {})
     own = [event for event in events if event.customer_id in held]

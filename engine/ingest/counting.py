@@ -103,7 +103,8 @@ async def _move(
         moves = moves_of(movements)
     if not movements:
         return []
-    all_moved = await gauges.move(transaction.driver, transaction.organization_id, moves, transaction.now, all_values)
+    raw, organization_id, now = transaction.driver, transaction.organization_id, transaction.now
+    all_moved = await gauges.move(raw, organization_id, moves, now, all_values, transaction.shards)
     return await _subjects(transaction, counted, all_moved, registered_customers)
 
 

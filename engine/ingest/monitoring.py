@@ -24,12 +24,20 @@ CONNECTION, RULES, FACTS, STORE, COUNT, TOGETHER, COMMIT, OUTCOMES = PHASES = (
     "outcomes",
 )
 
+# Where commits of a cluster run.
+AT_NODE, UNKNOWN_TO_NODE, NODE_COULD_NOT, NODE_AWAY = (
+    "node",
+    "coordinator_unknown",
+    "coordinator_given_back",
+    "coordinator_node_away",
+)
+
 
 class IngestMonitoring:
     """The measurements of one pipeline.
 
     received: events of the batches that were admitted. refused: batches for which there was no room. divided: commits
-    that failed for what they write. lanes_busy: writers with something to commit.
+    that failed for what they write. lanes_busy: writers with something to commit. placed: commits by their place.
     """
 
     def __init__(self, instruments: Instruments | None = None) -> None:
@@ -38,6 +46,7 @@ class IngestMonitoring:
         self.refused = 0
         self.divided = 0
         self.lanes_busy = 0
+        self.placed = Counter[tuple[str, ...]]()
         self.organizations = BusiestOrganizations()
         self._events = Counter[tuple[str, ...]]({("accepted",): 0, ("duplicate",): 0})
         self._rejected = Counter[tuple[str, ...]]()
@@ -102,6 +111,8 @@ class IngestMonitoring:
 
     def _add_counters(self, instruments: Instruments) -> None:
         counter, gauge = instruments.counter, instruments.gauge
+        for place in (AT_NODE, UNKNOWN_TO_NODE, NODE_COULD_NOT, NODE_AWAY):
+            self.placed[place,] = 0
         for reason in ("invalid", "conflicting", "too_old", "of_erased_customer", "unrecorded"):
             self._rejected[reason,] = 0
         counter(
@@ -129,6 +140,14 @@ class IngestMonitoring:
             "tidemark_ingest_divided_commits_total",
             "Commits that failed for what they write, and were made again in parts.",
             lambda: self.divided,
+        )
+        counter(
+            "tidemark_ingest_placed_commits_total",
+            "On a cluster, commits by place: node, or the coordinator because it has to read or register what events"
+            " name (coordinator_unknown), because the node could not finish it (coordinator_given_back), or because"
+            " the node was not reached (coordinator_node_away).",
+            lambda: self.placed,
+            labels=("place",),
         )
         counter(
             "tidemark_ingest_commit_phase_seconds_total",

@@ -6,7 +6,7 @@ connection to that node. What a node cannot do, the coordinator does: see `Commi
 
 import asyncio
 import logging
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from runtime.actions import LogAction
@@ -14,6 +14,7 @@ from runtime.tasks import BackgroundTask, FailureLog
 from store.citus import customer_nodes
 from store.citus.customer_nodes import NodeMap
 from store.citus.nodes import Node
+from store.citus.shard_tables import ShardsOf
 from store.identity import organizations
 from store.postgres.addresses import at_node
 from store.postgres.database import Database, DatabaseUnavailable
@@ -42,6 +43,23 @@ class CustomerShards:
         """Whether these customers can go to their lanes at once."""
         shards = self.shards
         return not self.waiting and version == self.version and all(one in shards for one in customer_ids)
+
+
+@dataclass(frozen=True, slots=True)
+class CommitNode:
+    """A worker at which commits of one organization run.
+
+    pool: connections to it. located: where the organization's customers are.
+    """
+
+    pool: Database
+    located: CustomerShards
+    _nodes: "Nodes"
+    _number: int
+
+    def shards_of(self, customer_ids: Iterable[str]) -> ShardsOf | None:
+        """The tables of the shards of customers; None unless it is known that all of them lie at this worker."""
+        return self._nodes.tables_of(self._number, self.located, customer_ids)
 
 
 class Nodes:
@@ -89,9 +107,30 @@ class Nodes:
         """How many places commits run at: the coordinator, which is number 0, and the workers."""
         return len(self._numbers)
 
+    @property
+    def node_map(self) -> NodeMap:
+        """Where shards lie, as far as it is known."""
+        return self._map
+
     def pool(self, number: int) -> Database | None:
         """The connections to a worker; None for the coordinator."""
         return next((self._pools[node] for node, one in self._numbers.items() if one == number and node), None)
+
+    def place(self, number: int, located: CustomerShards) -> CommitNode | None:
+        """Where commits of an organization run that belong to a worker; None for the coordinator."""
+        pool = self.pool(number)
+        return None if pool is None else CommitNode(pool, located, self, number)
+
+    def tables_of(self, number: int, located: CustomerShards, customer_ids: Iterable[str]) -> ShardsOf | None:
+        """See `CommitNode`."""
+        found = {}
+        for customer_id in customer_ids:
+            shard = located.shards.get(customer_id)
+            tables = None if shard is None else self._map.tables[shard]
+            if shard is None or tables is None or self._number_of_shard[shard] != number:
+                return None
+            found[customer_id] = tables
+        return found
 
     def lane_of(self, shard: int, writers: int) -> int:
         """The number of the lane of a shard, if each place has so many writers.

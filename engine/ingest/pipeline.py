@@ -178,7 +178,9 @@ class Pipeline:
             between_commits=lane.renew_seat,
             native=self._native,
             monitoring=self._monitoring,
-            node=None if self._nodes is None else self._nodes.pool(place),
+            node=None
+            if self._nodes is None
+            else self._nodes.place(place, self._located[organization.organization_id]),
         )
         return lane
 

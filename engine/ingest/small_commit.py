@@ -18,6 +18,7 @@ from evaluator.amounts import exact_arithmetic
 from evaluator.events import UsageEvent
 from evaluator.routing import Router
 from evaluator.watched_gauges import WatchedGauge
+from store.citus.shard_tables import ShardsOf
 from store.commits import small
 from store.commits.small import Done
 from store.postgres.database import DriverConnection
@@ -50,15 +51,31 @@ class CommitPlan:
     movements: dict[WatchedGauge, Movement] | None
 
     async def carry_out(
-        self, connection: DriverConnection, organization_id: int, now: datetime, all_values: bool
+        self,
+        connection: DriverConnection,
+        organization_id: int,
+        now: datetime,
+        all_values: bool,
+        shards: ShardsOf | None = None,
     ) -> Done:
-        """Sends the statements. Raises NotAsPlanned where the transaction must be rolled back."""
+        """Sends the statements. Raises NotAsPlanned where the transaction must be rolled back.
+
+        shards: of the customers, at a node of a cluster; then NeedsCoordinator is raised if one lies elsewhere now.
+        """
         customer_ids = {event.customer_id for event in self.events}
         with exact_arithmetic():
             moves = moves_of(additive(self.movements or {}))
-        done = await small.store_and_move(
-            connection, organization_id, now, self.events, customer_ids, moves, all_values
-        )
+        if self.movements is None:
+            shards = None  # wallets have to be locked, and only a statement that Citus knows can do that on each node
+        try:
+            done = await small.store_and_move(
+                connection, organization_id, now, self.events, customer_ids, moves, all_values, shards
+            )
+        except small.Drawing as error:
+            for customer_id in error.customer_ids:
+                if (known := self.router.known.get(customer_id)) is not None:
+                    known.draws = True
+            raise NotAsPlanned(duplicates=False) from error
         if done.standing.epoch != self.epoch:
             raise NotAsPlanned(duplicates=False)
         if done.stored != len(self.events):

@@ -6,6 +6,7 @@ from engine.ingest.group import CommitGroup, EventIndex
 from engine.ingest.late_events import without_erased, without_too_late
 from engine.rules.transaction import Transaction
 from evaluator.events import UsageEvent
+from store.citus.shard_tables import ShardsOf, by_shard
 from store.usage import events as stored_events
 from store.usage.events import DuplicateEvents
 from store.usage.partly_stored import PartlyStored
@@ -40,7 +41,9 @@ async def store(
     connection, organization_id, now = transaction.driver, transaction.organization_id, transaction.now
     countable = without_too_late(transaction, without_erased(transaction, group.events))
     new = countable
-    if duplicates is None:
+    if duplicates is None and transaction.shards is not None:
+        await _copy_to_shards(transaction, countable, transaction.shards, native=native)
+    elif duplicates is None:
         text = await stored_events.copy_text_in_slices(
             organization_id, now, countable, transaction.slices(), native=native
         )
@@ -59,6 +62,24 @@ async def store(
     if group.repeated:
         _compare_repeated(transaction, group, stored)
     return stored
+
+
+async def _copy_to_shards(
+    transaction: Transaction, events: list[UsageEvent], shards: ShardsOf, *, native: bool
+) -> None:
+    """Stores events that are expected to be new in the tables of their shards. Raises DuplicateEvents."""
+    connection, organization_id, now = transaction.driver, transaction.organization_id, transaction.now
+    parts = by_shard((event.customer_id for event in events), shards)
+    for shard, indexes in parts.items():
+        part = [events[index] for index in indexes]
+        slices = transaction.slices()
+        text = await stored_events.copy_text_in_slices(organization_id, now, part, slices, native=native)
+        try:
+            await stored_events.copy(connection, text, table=shard.event)
+        except DuplicateEvents as error:
+            if len(parts) == 1:
+                raise
+            raise DuplicateEvents from error  # the row is one among those of the shard
 
 
 def _compare_repeated(transaction: Transaction, group: CommitGroup, stored: Stored) -> None:

@@ -14,6 +14,7 @@ from evaluator.routing import Router
 from runtime.clock import Clock
 from runtime.turns import Slices
 from store.alerts import active_rules
+from store.citus.shard_tables import ShardsOf
 from store.identity import organizations
 from store.identity.organizations import Organization
 from store.postgres.database import Connection, Database, DriverConnection, driver
@@ -29,6 +30,7 @@ class Transaction:
     late events. epoch: the rules epoch that evaluated gauges get. max_groups: the group limit of every alert.
     careful: an evaluation that cannot be recorded raises `Unrecordable`, with its cause and its events.
     traces: those of its events, where any has one; None: all that it records belongs to the current trace, if any.
+    shards: of the customers of its usage, if it holds them at a node of a cluster.
     """
 
     connection: Connection
@@ -41,6 +43,7 @@ class Transaction:
     max_groups: int
     careful: bool = False
     traces: EventTraces | None = None
+    shards: ShardsOf | None = None
 
     @property
     def organization_id(self) -> int:

@@ -5,12 +5,13 @@ hold the customer's wallet. In the order of all locks, wallets come after organi
 events, and before balances, invoices and gauges.
 """
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple
 
 from evaluator.balances import Unit
+from store.citus.shard_tables import ShardsOf, by_shard
 from store.postgres import row_locks
 from store.postgres.database import Connection, DriverConnection, Row, driver
 from store.postgres.distributed import Forms, on_cluster
@@ -190,10 +191,19 @@ async def send_read_with_drawdown(
 
 
 async def lock_with_drawdown(
-    connection: Connection, organization_id: int, customer_ids: Iterable[str]
+    connection: Connection, organization_id: int, customer_ids: Collection[str], shards: ShardsOf | None = None
 ) -> dict[str, Wallet]:
-    """Holds those of the customers' wallets on whose balances usage draws; does not lock the others."""
-    return await held(await send_lock_with_drawdown(await driver(connection), organization_id, customer_ids))
+    """Holds those of the customers' wallets on whose balances usage draws; does not lock the others.
+
+    shards: of all customers, if the transaction holds them at this node.
+    """
+    raw = await driver(connection)
+    if shards is None:
+        return await held(await send_lock_with_drawdown(raw, organization_id, customer_ids))
+    async with raw.pipeline():
+        sent = await send_drawing_of_shards(raw, organization_id, list(customer_ids), shards)
+    drawing = await drawing_of_shards(sent)
+    return await held(await _send_each(raw, _LOCK_ONE, organization_id, drawing)) if drawing else {}
 
 
 async def send_lock_with_drawdown(
@@ -215,6 +225,23 @@ async def _with_drawdown(connection: DriverConnection, organization_id: int, cus
     ids = list(set(customer_ids))
     cursor = await connection.execute(_WITH_DRAWDOWN, {"organization_id": organization_id, "ids": ids})
     return {row[0] for row in await cursor.fetchall()}
+
+
+async def send_drawing_of_shards(
+    connection: DriverConnection, organization_id: int, customer_ids: Sequence[str], shards: ShardsOf
+) -> Sent:
+    """Sends what reads those of the customers on whose balances usage draws from shards that lie at this node."""
+    sent = []
+    for shard, indexes in by_shard(customer_ids, shards).items():
+        statement = _WITH_DRAWDOWN.replace("FROM wallet", f"FROM {shard.wallet}").encode()
+        ids = [customer_ids[index] for index in indexes]
+        sent.append(await connection.execute(statement, {"organization_id": organization_id, "ids": ids}))
+    return sent
+
+
+async def drawing_of_shards(sent: Sent) -> set[str]:
+    """The result of `send_drawing_of_shards`."""
+    return {row[0] for row in await row_locks.rows(sent)}
 
 
 async def _send_each(

@@ -10,11 +10,20 @@ from dataclasses import dataclass
 from sqlalchemy import text
 
 from store.citus.nodes import Node
+from store.citus.shard_tables import ShardTables
 from store.postgres.database import Connection
 from store.postgres.distributed import is_distributed
 
+# The parts of a shard, which lie together, begin at the same hash.
 _SHARDS = text("""
-SELECT CAST(s.shardminvalue AS int) AS first, CASE WHEN n.groupid > 0 THEN n.nodename END AS host, n.nodeport AS port
+SELECT CAST(s.shardminvalue AS int) AS first, CASE WHEN n.groupid > 0 THEN n.nodename END AS host, n.nodeport AS port,
+    s.shardid,
+    (SELECT shard_name(o.logicalrelid, o.shardid) FROM pg_dist_shard o
+        WHERE o.logicalrelid = to_regclass('event') AND o.shardminvalue = s.shardminvalue) AS event,
+    (SELECT shard_name(o.logicalrelid, o.shardid) FROM pg_dist_shard o
+        WHERE o.logicalrelid = to_regclass('gauge') AND o.shardminvalue = s.shardminvalue) AS gauge,
+    (SELECT shard_name(o.logicalrelid, o.shardid) FROM pg_dist_shard o
+        WHERE o.logicalrelid = to_regclass('wallet') AND o.shardminvalue = s.shardminvalue) AS wallet
 FROM pg_dist_shard s
 JOIN pg_dist_placement p USING (shardid)
 JOIN pg_dist_node n ON n.groupid = p.groupid AND n.noderole = 'primary'
@@ -26,10 +35,14 @@ _HASHES = text("SELECT worker_hash(id) FROM unnest(CAST(:ids AS text[])) WITH OR
 
 @dataclass(frozen=True)
 class NodeMap:
-    """Where shards lie. firsts: the first hash of each shard, ascending. nodes: of each; None: the coordinator."""
+    """Where shards lie. firsts: the first hash of each shard, ascending. nodes: of each; None: the coordinator.
+
+    tables: of each; None if its parts do not correspond, as in the middle of a change of the cluster.
+    """
 
     firsts: Sequence[int]
     nodes: Sequence[Node | None]
+    tables: Sequence[ShardTables | None]
 
     def shard_of(self, hash_value: int) -> int:
         """The index of the shard of a hash."""
@@ -44,7 +57,14 @@ async def read(connection: Connection) -> NodeMap | None:
     if not rows:  # the table has not been distributed yet
         return None
     return NodeMap(
-        [row.first for row in rows], [None if row.host is None else Node(row.host, row.port) for row in rows]
+        [row.first for row in rows],
+        [None if row.host is None else Node(row.host, row.port) for row in rows],
+        [
+            ShardTables(row.shardid, row.event, row.gauge, row.wallet)
+            if row.event and row.gauge and row.wallet
+            else None
+            for row in rows
+        ],
     )
 
 

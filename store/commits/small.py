@@ -1,15 +1,20 @@
 """The statements of a small commit: everything up to the commit itself, in one round trip."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+
+import psycopg
 
 from evaluator.events import UsageEvent
 from store.balances import wallets
 from store.balances.wallets import Wallet
+from store.citus import shard_tables
+from store.citus.shard_tables import ShardsOf, by_shard
 from store.identity import organizations
 from store.identity.organizations import LockedOrganization
 from store.postgres.database import DriverConnection
+from store.postgres.distributed import NeedsCoordinator
 from store.usage import events as stored_events
 from store.usage import gauges
 
@@ -28,6 +33,14 @@ class Done:
     moved: list[gauges.Moved]
 
 
+class Drawing(Exception):
+    """Usage of these customers draws on balances whose wallets are not locked: the transaction must roll back."""
+
+    def __init__(self, customer_ids: Collection[str]) -> None:
+        super().__init__("usage draws on balances")
+        self.customer_ids = customer_ids
+
+
 async def store_and_move(
     connection: DriverConnection,
     organization_id: int,
@@ -36,12 +49,18 @@ async def store_and_move(
     customer_ids: Iterable[str],
     moves: gauges.Moves,
     all_values: bool,
+    shards: ShardsOf | None = None,
 ) -> Done:
     """Locks the organization (shared), stores events, locks wallets, and moves gauges, in the order of all locks.
 
     Begins the transaction, which must be a `Database.unbegun_transaction`. Nothing is checked between the statements:
     the caller has to, and rolls back if one of them should not have followed the one before.
+
+    shards: of all customers, at the node of a cluster; then no wallet is locked. Raises Drawing if usage draws on
+    one, and NeedsCoordinator if a shard does not lie at the node any more.
     """
+    if shards is not None:
+        return await _in_shards(connection, organization_id, now, events, moves, all_values, shards)
     async with connection.pipeline():
         await connection.execute("BEGIN", prepare=False)
         locked = await organizations.send_lock_shared(connection, organization_id)
@@ -54,3 +73,36 @@ async def store_and_move(
         await wallets.held(held),
         [] if moved is None else await gauges.moved(moved),
     )
+
+
+async def _in_shards(
+    connection: DriverConnection,
+    organization_id: int,
+    now: datetime,
+    events: Sequence[UsageEvent],
+    moves: gauges.Moves,
+    all_values: bool,
+    shards: ShardsOf,
+) -> Done:
+    used = by_shard((event.customer_id for event in events), shards)
+    try:
+        async with connection.pipeline():
+            await connection.execute("BEGIN", prepare=False)
+            locked = await organizations.send_lock_shared(connection, organization_id)
+            placed = await shard_tables.send_hold(connection, used)
+            inserted = []
+            for shard, indexes in used.items():
+                part = [events[index] for index in indexes]
+                inserted.append(
+                    await stored_events.send_insert(connection, organization_id, now, part, table=shard.event)
+                )
+            customer_ids = list({event.customer_id for event in events})
+            drawing = await wallets.send_drawing_of_shards(connection, organization_id, customer_ids, shards)
+            moved = await gauges.send_move_of_shards(connection, organization_id, moves, now, all_values, shards)
+    except psycopg.errors.UndefinedTable as error:  # of a shard that was moved, and removed from its old place
+        raise NeedsCoordinator from error
+    standing = await organizations.locked(locked)
+    await shard_tables.check(placed, used)
+    if found := await wallets.drawing_of_shards(drawing):
+        raise Drawing(found)
+    return Done(standing, sum(one.rowcount for one in inserted), {}, await gauges.moved_of_shards(moved))

@@ -36,6 +36,9 @@ SELECT coalesce((
 FROM pg_catalog.pg_dist_local_group AS own WHERE own.groupid <> 0
 """
 
+# Prepared statements of a connection to a worker: some for each of its shards.
+PREPARED_AT_NODE = 1_000
+
 
 class NeedsCoordinator(Exception):
     """A transaction at a worker cannot go on there. Nothing is stored; the coordinator can do the same.
@@ -113,3 +116,5 @@ async def detect(connection: PooledConnection) -> None:
     if connection.on_cluster:
         row = await (await connection.execute(_MARKER.encode())).fetchone()
         connection.marker = None if row is None else row[0]
+        if connection.marker is not None:
+            connection.prepared_max = PREPARED_AT_NODE

@@ -50,8 +50,8 @@ _EVENTS = (
     "unnest(" + ", ".join(f"string_to_array(%({name})s, E'\t', '')::{kind}[]" for name, kind in _TYPES.items()) + ")"
 )
 
-# Stores events that are expected to be new.
-_COPY = f"COPY event ({_COLUMNS}) FROM STDIN (NULL '')"
+# Stores events that are expected to be new. event: the table, or that of a shard.
+_COPY = f"COPY {{event}} ({_COLUMNS}) FROM STDIN (NULL '')"
 
 # Stores the events that are new, and returns them; the others are stored already. A retry that runs at the same time
 # as its first try waits here for the end of that transaction.
@@ -194,12 +194,15 @@ def _in_order(months: list[str], lines: list[str]) -> bytes:
     return text.encode()
 
 
-async def copy(connection: DriverConnection, rows: bytes) -> None:
-    """Stores events that are expected to be new. Raises DuplicateEvents if one is not."""
+async def copy(connection: DriverConnection, rows: bytes, *, table: str = "event") -> None:
+    """Stores events that are expected to be new. Raises DuplicateEvents if one is not.
+
+    table: of the shard of all of them, instead of the distributed table.
+    """
     if not rows:
         return
     try:
-        async with connection.cursor() as cursor, cursor.copy(_COPY) as copying:
+        async with connection.cursor() as cursor, cursor.copy(_COPY.format(event=table)) as copying:
             await copying.write(rows)
     except psycopg.Error as error:
         if is_duplicate(error):
@@ -249,16 +252,29 @@ async def insert(
 
 
 async def send_insert(
-    connection: DriverConnection, organization_id: int, ingest_time: datetime, events: Sequence[UsageEvent]
+    connection: DriverConnection,
+    organization_id: int,
+    ingest_time: datetime,
+    events: Sequence[UsageEvent],
+    *,
+    table: str = "event",
 ) -> Cursor:
-    """Sends the statement that stores those of a few events that are new. It has a row for each of these."""
-    return await _send_insert(connection, organization_id, ingest_time, in_key_order(events))
+    """Sends the statement that stores those of a few events that are new. It has a row for each of these.
+
+    table: as in `copy`.
+    """
+    return await _send_insert(connection, organization_id, ingest_time, in_key_order(events), table)
 
 
 async def _send_insert(
-    connection: DriverConnection, organization_id: int, ingest_time: datetime, ordered: Sequence[UsageEvent]
+    connection: DriverConnection,
+    organization_id: int,
+    ingest_time: datetime,
+    ordered: Sequence[UsageEvent],
+    table: str = "event",
 ) -> Cursor:
-    return await connection.execute(_INSERT, {**_parameters(organization_id, ordered), "ingest_time": ingest_time})
+    statement = _INSERT if table == "event" else _INSERT.replace("INTO event", f"INTO {table}")
+    return await connection.execute(statement, {**_parameters(organization_id, ordered), "ingest_time": ingest_time})
 
 
 async def stored_alike(connection: DriverConnection, organization_id: int, events: Sequence[UsageEvent]) -> set[int]:

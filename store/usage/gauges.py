@@ -9,6 +9,7 @@ from uuid import UUID
 
 from evaluator.amounts import ZERO
 from evaluator.gauges import Gauge
+from store.citus.shard_tables import ShardsOf, by_shard
 from store.postgres.database import Cursor, DriverConnection
 from store.postgres.distributed import Forms, on_cluster
 from store.postgres.json_rows import json_rows
@@ -129,12 +130,22 @@ RETURNING i.position, g.value, g.rules_epoch, g.scale, g.rules_epoch < coalesce(
 
 
 async def move(
-    connection: DriverConnection, organization_id: int, moves: Moves, now: datetime, return_all: bool
+    connection: DriverConnection,
+    organization_id: int,
+    moves: Moves,
+    now: datetime,
+    return_all: bool,
+    shards: ShardsOf | None = None,
 ) -> list[Moved]:
     """Adds to additive gauges and creates those that do not exist; the rows stay locked.
 
-    Returns the gauges that must be evaluated; with `return_all`, all gauges.
+    Returns the gauges that must be evaluated; with `return_all`, all gauges. shards: of all customers, if the
+    transaction holds them at this node.
     """
+    if shards is not None:
+        async with connection.pipeline():
+            sent = await send_move_of_shards(connection, organization_id, moves, now, return_all, shards)
+        return await moved_of_shards(sent)
     if not on_cluster(connection):
         return await moved(await send_move(connection, organization_id, moves, now, return_all))
     parameters = _parameters(organization_id, moves, now, return_all)
@@ -157,6 +168,33 @@ async def send_move(
 ) -> Cursor:
     """Sends the statement of `move`; `moved` reads its result."""
     return await connection.execute(_MOVE.on(connection), _parameters(organization_id, moves, now, return_all))
+
+
+MovesSent = Sequence[tuple[Sequence[int], Cursor]]  # for each shard the indexes of its moves
+
+
+async def send_move_of_shards(
+    connection: DriverConnection,
+    organization_id: int,
+    moves: Moves,
+    now: datetime,
+    return_all: bool,
+    shards: ShardsOf,
+) -> MovesSent:
+    """Sends the statements of `move` to shards that lie at this node; `moved_of_shards` reads the result."""
+    sent = []
+    for shard, indexes in by_shard(moves.customer_ids, shards).items():
+        statement = _MOVE.plain.replace(b"INTO gauge AS", b"INTO %b AS" % shard.gauge.encode())
+        parameters = _parameters(organization_id, moves.part(indexes), now, return_all)
+        sent.append((indexes, await connection.execute(statement, parameters)))
+    return sent
+
+
+async def moved_of_shards(sent: MovesSent) -> list[Moved]:
+    """The result of `send_move_of_shards`."""
+    return [
+        Moved(indexes[position - 1], *rest) for indexes, cursor in sent for position, *rest in await cursor.fetchall()
+    ]
 
 
 def _parameters(organization_id: int, moves: Moves, now: datetime, return_all: bool) -> dict[str, Any]:

@@ -8,8 +8,10 @@ from decimal import Decimal
 
 import psycopg
 import pytest
+from sqlalchemy import text
 
 from engine.ingest.batches import Batch, Outcome
+from engine.ingest.monitoring import AT_NODE, IngestMonitoring
 from engine.ingest.nodes import Nodes, open_nodes
 from engine.ingest.pending import PendingEvents
 from engine.ingest.pipeline import Pipeline
@@ -18,9 +20,14 @@ from evaluator.events import UsageEvent
 from generated.tidemark.v1 import alert_pb2
 from runtime.clock import ManualClock
 from runtime.fair_semaphore import FairSemaphore
+from store.citus import shard_tables
+from store.citus.shard_tables import ShardTables
 from store.identity import organizations
 from store.identity.organizations import Organization
-from store.postgres.database import Database
+from store.postgres.database import Database, driver
+from store.postgres.distributed import NeedsCoordinator
+from store.usage import events as stored_events
+from tests.support.balances.holder import Holder
 from tests.support.postgres.lock_waits import END_WAITING_SESSIONS, until_it_waits_for_a_lock
 from tests.support.postgres.nodes import workers
 from tests.support.usage.caller import Caller, ingest_held, usage_alert
@@ -37,6 +44,11 @@ _PREPARED = "SELECT count(*) FROM pg_dist_transaction"
 _GAUGES = "SELECT customer_id, value FROM gauge WHERE organization_id = %(organization_id)s ORDER BY 1"
 _STORED = """
 SELECT customer_id, sum(quantity) FROM event WHERE organization_id = %(organization_id)s GROUP BY 1 ORDER BY 1
+"""
+_MOVE = "SELECT citus_move_shard_placement(%s, %s, %s, %s, %s, 'block_writes')"
+_LIES_HERE = """
+SELECT groupid = (SELECT groupid FROM pg_dist_local_group) FROM pg_dist_placement
+WHERE shardid = get_shard_id_for_distribution_column('customer', CAST(:customer_id AS text))
 """
 _SHARD = """
 SELECT shardid, n.nodename, n.nodeport, other.nodename, other.nodeport
@@ -56,6 +68,7 @@ class Server:
     organization: Organization
     clock: ManualClock
     number: int
+    monitoring: IngestMonitoring
     sent: int = 0
 
     async def send(self, *events: UsageEvent) -> Outcome:
@@ -91,6 +104,7 @@ async def _server(caller: Caller, clock: ManualClock, number: int) -> Server:
     database = Database(caller.database_url, pool_size=4)
     nodes = await open_nodes(database, {}, seats=4)
     assert nodes is not None
+    monitoring = IngestMonitoring()
     pipeline = Pipeline(
         database,
         clock,
@@ -99,9 +113,11 @@ async def _server(caller: Caller, clock: ManualClock, number: int) -> Server:
         writers=2,
         pending=PendingEvents(100_000, 100_000),
         gate=FairSemaphore(4),
+        monitoring=monitoring,
         nodes=nodes,
     )
-    return Server(database, nodes, pipeline, Organization(organization_id, caller.organization), clock, number)
+    organization = Organization(organization_id, caller.organization)
+    return Server(database, nodes, pipeline, organization, clock, number, monitoring)
 
 
 @pytest.fixture
@@ -132,7 +148,7 @@ async def test_usage_of_known_customers_touches_one_node(servers: list[Server]) 
     server = servers[0]
     await server.send(*server.events(_CUSTOMERS))
     through_coordinator, prepared = server.database.waits, _prepared(server)
-    before = [pool.waits for pool in server.pools()]
+    before, placed = [pool.waits for pool in server.pools()], server.monitoring.placed.copy()
     for _ in range(5):
         outcome = await server.send(*server.events(_CUSTOMERS * 3))
         assert outcome.accepted == 3 * len(_CUSTOMERS)
@@ -140,6 +156,7 @@ async def test_usage_of_known_customers_touches_one_node(servers: list[Server]) 
         await server.send(*server.events([one]))
     assert server.database.waits == through_coordinator
     assert _prepared(server) == prepared
+    assert set(server.monitoring.placed - placed) == {(AT_NODE,)}
     assert all(pool.waits > earlier for pool, earlier in zip(server.pools(), before, strict=True))
 
 
@@ -236,9 +253,8 @@ async def test_shard_that_moves_meanwhile_costs_nothing(servers: list[Server], c
         assert found is not None
         shard, *places = found
         await server.send(*server.events(["c0"] * 3))
-        move = "SELECT citus_move_shard_placement(%s, %s, %s, %s, %s, 'block_writes')"
         sending = asyncio.create_task(server.send(*server.events(_CUSTOMERS * 2)))
-        await asyncio.to_thread(connection.execute, move, (shard, *places))
+        await asyncio.to_thread(connection.execute, _MOVE, (shard, *places))
         await sending
         await server.send(*server.events(_CUSTOMERS))  # by the map of before
         version = server.nodes.version
@@ -261,4 +277,62 @@ async def test_answers_of_a_batch_of_which_some_customers_are_notified_are_in_it
     assert [(one.gauge.customer_id, one.transition.level) for one in outcome.transitions] == [("c0", Decimal(_LEVEL))]
     values = {gauge.customer_id: value for gauge, value in outcome.gauges}
     assert values == {one: Decimal(53 if one == "c0" else 3) for one in _CUSTOMERS}
+    await _assert_totals(caller)
+
+
+def _shard_of(server: Server, customer_id: str) -> ShardTables:
+    """The tables of the shard of a customer, as the server knows them."""
+    with psycopg.connect(server.database.url) as connection:
+        row = connection.execute("SELECT worker_hash(%s::text)", (customer_id,)).fetchone()
+    assert row is not None
+    node_map = server.nodes.node_map
+    found = node_map.tables[node_map.shard_of(row[0])]
+    assert found is not None
+    return found
+
+
+async def test_move_of_a_shard_waits_for_a_commit_that_holds_it(servers: list[Server], caller: Caller) -> None:
+    server = servers[0]
+    [pool] = [one for one in server.pools() if await _lies_at(one, "c0")]
+    shard = _shard_of(server, "c0")
+    organization_id = server.organization.organization_id
+    event = server.events(["c0"])[0]
+    with psycopg.connect(caller.database_url, autocommit=True) as connection:
+        place = connection.execute(_SHARD, ("c0",)).fetchone()
+        assert place is not None
+        async with pool.transaction() as at_node:
+            raw = await driver(at_node)
+            async with raw.pipeline():
+                await organizations.send_lock_shared(raw, organization_id)
+                placed = await shard_tables.send_hold(raw, [shard])
+            await shard_tables.check(placed, [shard])
+            moving = asyncio.create_task(asyncio.to_thread(connection.execute, _MOVE, place))
+            await until_it_waits_for_a_lock(server.database, moving)
+            rows = stored_events.copy_text(organization_id, server.clock.now(), [event])
+            await stored_events.copy(raw, rows, table=shard.event)
+        await moving
+    async with pool.transaction() as at_node:
+        raw = await driver(at_node)
+        async with raw.pipeline():
+            placed = await shard_tables.send_hold(raw, [shard])
+        with pytest.raises(NeedsCoordinator):
+            await shard_tables.check(placed, [shard])
+    stored = await caller.rows("SELECT event_id, customer_id FROM event WHERE organization_id = %(organization_id)s")
+    assert stored.count((event.event_id, "c0")) == 1
+
+
+async def _lies_at(pool: Database, customer_id: str) -> bool:
+    """Whether a customer lies at the worker of a pool."""
+    async with pool.transaction() as connection:
+        found = await connection.scalar(text(_LIES_HERE), {"customer_id": customer_id})
+    return bool(found)
+
+
+async def test_usage_that_draws_on_balances_is_exact_at_nodes(servers: list[Server], caller: Caller) -> None:
+    server = servers[0]
+    holder = Holder(caller, "c0")
+    await holder.put("units", "100", metric="calls")
+    for customers in (["c0"], ["c0"], _CUSTOMERS * 3):  # alone, alone with a known wallet, and with others
+        assert (await server.send(*server.events(customers))).accepted == len(customers)
+    assert await holder.remaining() == {"units": Decimal(95)}
     await _assert_totals(caller)

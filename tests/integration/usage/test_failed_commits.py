@@ -9,6 +9,7 @@ import pytest
 
 from engine.ingest.batches import Batch
 from engine.ingest.commit import Committer
+from engine.ingest.commit_transactions import CommitTransactions
 from engine.rules.registry import RulesRegistry
 from evaluator.events import UsageEvent
 from runtime.clock import ManualClock
@@ -57,15 +58,15 @@ async def known(caller: Caller) -> set[str]:
 
 def fail(monkeypatch: pytest.MonkeyPatch, errors: list[BaseException]) -> None:
     """Lets so many evaluations fail with these errors. An evaluation follows the implicit registrations."""
-    evaluate: Step = Committer._count
+    evaluate: Step = CommitTransactions._count
 
-    async def failing(self: Committer, *arguments: Any, **options: Any) -> Any:
+    async def failing(self: CommitTransactions, *arguments: Any, **options: Any) -> Any:
         found = await evaluate(self, *arguments, **options)
         if errors:
             raise errors.pop(0)
         return found
 
-    monkeypatch.setattr(Committer, "_count", failing)
+    monkeypatch.setattr(CommitTransactions, "_count", failing)
 
 
 def lost() -> DatabaseUnavailable:

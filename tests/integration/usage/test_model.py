@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from engine.ingest.nodes import Nodes, open_nodes
+from engine.ingest.nodes import CommitNode, CustomerShards, Nodes, open_nodes
 from runtime.clock import ManualClock
 from store.postgres.database import Database
 from tests.reference.alerts import Alert
@@ -116,6 +116,16 @@ async def nodes(database: Database) -> AsyncIterator[Nodes | None]:
         await found.stop()
 
 
+async def place_of(nodes: Nodes | None, organization_id: int) -> CommitNode | None:
+    """The first node, for commits of a new organization; None where there is no cluster."""
+    if nodes is None:
+        return None
+    await nodes.prepare(organization_id)
+    located = CustomerShards()
+    await nodes.locate(located, CUSTOMERS)
+    return nodes.place(1, located)
+
+
 async def new_service(
     caller: Caller, clock: ManualClock, database: Database, nodes: Nodes | None, metric: str
 ) -> Service:
@@ -123,9 +133,7 @@ async def new_service(
     name, key = await organization(caller.database_url, clock)
     own = Caller(caller.server, clock, caller.database_url, name, key)
     [[organization_id]] = await own.rows("SELECT %(organization_id)s")
-    if nodes is not None:
-        await nodes.prepare(organization_id)
-    service = Service(own, database, organization_id, None if nodes is None else nodes.pool(1))
+    service = Service(own, database, organization_id, await place_of(nodes, organization_id))
     await service.put_metric(METRICS[metric])
     return service
 

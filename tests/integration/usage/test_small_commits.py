@@ -234,7 +234,7 @@ async def test_failed_small_commit_stores_nothing_and_is_contained(
         calls.append(1)
         raise ValueError("a bug")
 
-    monkeypatch.setattr("engine.ingest.commit.count_moved", failing)
+    monkeypatch.setattr("engine.ingest.commit_transactions.count_moved", failing)
     [outcome] = await committer.commit([batch(clock, ("e2", "4"))])
     # Containment takes the ordinary way, which works.
     assert (calls, outcome.accepted, list(map(int, (value for _, value in outcome.gauges)))) == ([1], 1, [8])

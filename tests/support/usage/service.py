@@ -13,6 +13,7 @@ from google.protobuf.field_mask_pb2 import FieldMask
 
 from engine.ingest.batches import Batch, Outcome
 from engine.ingest.commit import Committer
+from engine.ingest.nodes import CommitNode
 from engine.rules.registry import RulesRegistry
 from evaluator.gauges import Measure
 from generated.tidemark.v1 import (
@@ -38,7 +39,7 @@ class Service:
     """What a caller does to its organization, and what the database holds afterwards."""
 
     def __init__(
-        self, caller: Caller, database: Database, organization_id: int, node: Database | None = None
+        self, caller: Caller, database: Database, organization_id: int, node: CommitNode | None = None
     ) -> None:
         """node: of a cluster, at which commits run."""
         self.caller = caller

@@ -34,7 +34,7 @@ class Losing:
 
 def nodes_of(database: Any) -> Nodes:
     """All shards lie on the coordinator."""
-    return Nodes(database, NodeMap([-(2**31), 0], [None, None]), 1, {})
+    return Nodes(database, NodeMap([-(2**31), 0], [None, None], [None, None]), 1, {})
 
 
 async def test_shards_are_found_after_a_connection_was_lost(monkeypatch: pytest.MonkeyPatch) -> None:

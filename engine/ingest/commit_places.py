@@ -1,0 +1,100 @@
+"""Where a commit runs: at the node of a cluster where its customers lie, or at the coordinator.
+
+One PostgreSQL is a coordinator without nodes. What a node cannot do, the coordinator does: it reads rules, and
+registers what events name for the first time.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+from engine.ingest.batches import Outcome
+from engine.ingest.commit_transactions import CommitTransactions
+from engine.ingest.group import CommitGroup
+from engine.ingest.monitoring import AT_NODE, NODE_AWAY, NODE_COULD_NOT, UNKNOWN_TO_NODE, IngestMonitoring
+from engine.ingest.nodes import CommitNode
+from engine.rules.loading import is_known
+from runtime.tracing.spans import Span
+from store.postgres.database import Database, DatabaseUnavailable
+from store.postgres.distributed import NeedsCoordinator
+from store.postgres.failures import Discard
+from store.usage.events import DuplicateEvents
+
+AWAY_SECONDS = 5.0  # for which the coordinator commits what a worker should, after one that was not reached
+
+
+class CommitPlaces:
+    """The coordinator, and perhaps the node, of the customers of one lane."""
+
+    def __init__(
+        self,
+        transactions: CommitTransactions,
+        coordinator: Database,
+        node: CommitNode | None,
+        monitoring: IngestMonitoring,
+    ) -> None:
+        self._transactions = transactions
+        self._coordinator = coordinator
+        self._node = node
+        self._monitoring = monitoring
+        self._away_until = 0.0  # by the event loop's clock
+
+    async def commit(
+        self,
+        group: CommitGroup,
+        span: Span,
+        between: Callable[[], Awaitable[None]],
+        duplicates: DuplicateEvents | None = None,
+        *,
+        careful: bool,
+        at_node: bool,
+    ) -> list[Outcome]:
+        """Commits at the node, if it can and `at_node` allows it, or else at the coordinator.
+
+        between: awaited after a node that was not reached. duplicates, careful: see `CommitTransactions.run`.
+
+        Raises NeedsCoordinator, and has stored nothing, if the node can commit events of most customers, but not
+        those of the others.
+        """
+        if self._node is not None and at_node and not careful:
+            if self._away_until >= asyncio.get_running_loop().time():
+                self._monitoring.placed[NODE_AWAY,] += 1
+            elif not is_known(self._transactions.rules.cached, group.events):
+                self._monitoring.placed[UNKNOWN_TO_NODE,] += 1
+            else:
+                done = await self._at_node(self._node, group, span, between, duplicates)
+                if done is not None:
+                    return done
+        return await self._transactions.run(self._coordinator, group, span, duplicates, careful=careful)
+
+    async def _at_node(
+        self,
+        node: CommitNode,
+        group: CommitGroup,
+        span: Span,
+        between: Callable[[], Awaitable[None]],
+        duplicates: DuplicateEvents | None,
+    ) -> list[Outcome] | None:
+        """Commits at the node. Returns None if the coordinator has to commit all of it.
+
+        The node has then stored nothing, or it was lost and may have stored all: repeating it is safe.
+        """
+        customers = {event.customer_id for event in group.events}
+        try:
+            done = await self._transactions.run(node.pool, group, span, duplicates, shards=node.shards_of(customers))
+        except NeedsCoordinator as error:
+            span.event("goes to the coordinator")
+            self._monitoring.placed[NODE_COULD_NOT,] += 1
+            if error.customer_ids and 2 * len(error.customer_ids) <= len(customers):
+                raise
+            return None
+        except DatabaseUnavailable as error:
+            if error.failure.discard is Discard.NOTHING:
+                raise
+            self._away_until = asyncio.get_running_loop().time() + AWAY_SECONDS
+            # The coordinator is another server. This is its first try: its connections may have died, too.
+            self._monitoring.placed[NODE_AWAY,] += 1
+            span.event("tried again")
+            await between()
+            return None
+        self._monitoring.placed[AT_NODE,] += 1
+        return done
