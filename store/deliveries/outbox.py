@@ -1,6 +1,6 @@
 """The fan-out: outbox rows become deliveries, one for each endpoint that wants them."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
@@ -160,6 +160,14 @@ async def _subjects(connection: AsyncConnection, rows: Sequence[Row[Any]]) -> di
         },
     )
     return {(row.organization_id, row.event_id): row.endpoint_id for row in found}
+
+
+async def announce(connection: AsyncConnection, organization_ids: Collection[int]) -> None:
+    """Wakes notifiers and streams when the transaction commits, as for outbox rows of these organizations."""
+    await connection.execute(
+        text("SELECT pg_notify(:channel, CAST(id AS text)) FROM unnest(CAST(:ids AS bigint[])) AS id"),
+        {"channel": OUTBOX_CHANNEL, "ids": list(organization_ids)},
+    )
 
 
 async def oldest_time(connection: AsyncConnection) -> datetime | None:

@@ -4,7 +4,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from store.erasures.jobs import ErasureJob, StepResult
-from store.notifications.placing import lock_feed
+from store.notifications.placed import lock_feed
 
 NOTIFICATIONS_AT_ONCE = 200  # each may have deliveries to all endpoints
 
