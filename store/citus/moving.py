@@ -27,13 +27,9 @@ def take_back(connection: Connection, table: Table) -> None:
     Citus itself does that only for tables without an identity column.
     """
     name, columns = table.name, ", ".join(column.name for column in table.columns)
+    connection.execute(text(f"CREATE TABLE {name}_taken_back (LIKE {name} INCLUDING DEFAULTS INCLUDING IDENTITY)"))
     connection.execute(
-        text(f"CREATE TABLE {name}_taken_back (LIKE {name} INCLUDING DEFAULTS INCLUDING IDENTITY)")
-    )
-    connection.execute(
-        text(
-            f"INSERT INTO {name}_taken_back ({columns}) OVERRIDING SYSTEM VALUE SELECT {columns} FROM {name}"
-        )
+        text(f"INSERT INTO {name}_taken_back ({columns}) OVERRIDING SYSTEM VALUE SELECT {columns} FROM {name}")
     )
     connection.execute(text(f"DROP TABLE {name}"))
     connection.execute(text(f"ALTER TABLE {name}_taken_back RENAME TO {name}"))

@@ -3,8 +3,9 @@
 The rows of a customer are written by one transaction of its node, and read by one statement there, so a notification
 shows together with its row of feed_pending, and the later one of a gauge never shows without the earlier one. The
 numbers that nodes give out (`arrival`) are in no order across nodes, and a customer's rows can have those of several:
-its shard moved, or a transaction came through the coordinator. So the first rows are taken by `sequence`, which counts
-the notifications of each alert on each gauge: whatever the limit cuts off, no row is taken without those before it.
+its shard moved, or a transaction came through the coordinator. So the first rows are taken by `sequence`, which
+counts the notifications of each alert on each gauge: whatever the limit cuts off, no row is taken without those
+before it.
 
 The positions are committed on the coordinator alone, without the deletion of what they stand for. A row of
 feed_pending whose notification has a position is no work, and a later call deletes it: feed_entry says so exactly,
@@ -107,9 +108,7 @@ async def assign_positions(connection: AsyncConnection, organization_id: int, li
         return Placed(0)
     await lock_feed(connection, organization_id)
     ids = [row["notification_id"] for row in rows]
-    found = await connection.scalars(
-        _WITH_POSITIONS, {"organization_id": organization_id, "notifications": ids}
-    )
+    found = await connection.scalars(_WITH_POSITIONS, {"organization_id": organization_id, "notifications": ids})
     with_positions = set(found)
     waiting = [row for row in rows if row["notification_id"] not in with_positions]
     # One that was deleted without its row of feed_pending; see `unseen`. The others of its customer wait for it.

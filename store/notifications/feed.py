@@ -119,7 +119,7 @@ async def skip_positions(connection: AsyncConnection, number: int) -> int:
 
 
 async def with_pending_entries(connection: AsyncConnection) -> list[int]:
-    """The organizations that have notifications without a position, and on a cluster those whose row is not deleted."""
+    """The organizations that have rows in feed_pending."""
     if on_cluster(await driver(connection)):
         return await organizations_with_pending(connection)
     return list(await connection.scalars(_WITH_PENDING_ENTRIES))
@@ -216,9 +216,7 @@ async def _page_on_cluster(
     ]
 
 
-def select_entries(
-    organization_id: int, wanted: NotificationFilter, *conditions: ColumnElement[bool]
-) -> Select[Any]:
+def select_entries(organization_id: int, wanted: NotificationFilter, *conditions: ColumnElement[bool]) -> Select[Any]:
     """A statement that selects the columns of FeedEntry, of those entries of an organization that pass the filter.
 
     conditions: on `feed_entry`.

@@ -8,8 +8,8 @@ Nothing here trusts that a commit becomes visible in one moment: feed_pending ma
 positions are given only up to the first notification that does not show. Nothing overtakes it, and it is not lost.
 `store.notifications.unseen` says how readers wait for it.
 
-Three statements: what waits, what shows of it, and the change. The rows go through this process as arrays in text form,
-which it does not parse. On a cluster, `cluster_placing` does it.
+Three statements: what waits, what shows of it, and the change. The rows go through this process as arrays in text
+form, which it does not parse. On a cluster, `cluster_placing` does it.
 """
 
 from sqlalchemy import text

@@ -1,8 +1,8 @@
 """Reads of all shards that go on while a node of the cluster is away: each shard by itself.
 
-A statement over all shards fails when one node does not answer. Then, for some seconds, those who read queues that lie
-by customer ask each shard by itself, over a connection of its own, and get what the others have. That costs a
-connection for each shard, so it is not done as long as all nodes answer.
+A statement over all shards fails when one node does not answer. Then, for some seconds, readers of queues that lie by
+customer ask each shard by itself, over a connection of its own, and get what the others have. That costs a connection
+for each shard, so it is not done as long as all nodes answer.
 """
 
 import json

@@ -81,8 +81,9 @@ class Database:
     ) -> None:
         """purpose: one word that pg_stat_activity shows for the connections; empty for the main pool.
 
-        lock_timeout: seconds that a statement waits for a lock before its transaction is rolled back. announce: called
-        after a commit at a worker of a cluster, with the organizations that it notifies.
+        lock_timeout: seconds that a statement waits for a lock before its transaction is rolled back.
+
+        announce: called after a commit at a worker of a cluster, with the organizations that it notifies.
         """
         self._announce = announce
         self.url = url

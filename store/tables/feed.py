@@ -17,8 +17,8 @@ feed = Table(
     info=lies(COORDINATOR_ALONE),
 )
 
-# On one PostgreSQL, a reader takes the first by `arrival`. On a cluster each node has numbers of its own, and a reader
-# takes the first by `sequence`, which is that of the notification. On one PostgreSQL it is 0 and costs nothing.
+# On one PostgreSQL, placing takes the first by `arrival`. On a cluster each node has numbers of its own, and placing
+# takes the first by `sequence`, which is that of the notification; on one PostgreSQL it is 0.
 feed_pending = Table(
     "feed_pending",
     metadata,
