@@ -48,7 +48,8 @@ _AS_BEFORE = (
     "DROP TABLE outbox",
     "CREATE TABLE outbox (outbox_id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, organization_id bigint NOT NULL,"
     ' customer_id text COLLATE "C" NOT NULL, notification_id text COLLATE "C" NOT NULL,'
-    ' event_type text COLLATE "C" NOT NULL, condition_type text COLLATE "C" NOT NULL, create_time timestamptz NOT NULL)',
+    ' event_type text COLLATE "C" NOT NULL, condition_type text COLLATE "C" NOT NULL,'
+    " create_time timestamptz NOT NULL)",
     "SELECT citus_add_local_table_to_metadata('outbox')",
 )
 _HELD = (
