@@ -37,7 +37,7 @@ class Hints:
 
     def add(self, work: PendingWork) -> None:
         """Adds what a poll found."""
-        self.outbox |= work.outbox
+        self.outbox |= work.outbox is True
         self.due |= work.due
         self.expired |= work.expired
 

@@ -29,6 +29,7 @@ from store.endpoints.endpoints import MAX_ENDPOINTS
 from store.postgres.database import Database, DatabaseUnavailable
 
 POLL_INTERVAL = 1.0  # seconds between two polls of the database when no notification wakes the loop
+ALL_NODES_INTERVAL = 5.0  # seconds between two fan-outs on a cluster that no notification wakes
 POLL_SHARE = 0.1  # of the time that polls may take at most, when one delivery after the other becomes due
 FAN_OUT_LIMIT = 200  # outbox rows in one transaction
 FAN_OUT_DELIVERIES = 600  # deliveries in one transaction, about: the first of them wait for the last
@@ -65,6 +66,7 @@ class Worker:
         self._recorder = Recorder(database, self._in_flight, metrics, random.Random())
         # Small for the first fan-out, which does not know yet how many endpoints there are.
         self._fan_out_limit = FAN_OUT_DELIVERIES // MAX_ENDPOINTS
+        self._next_look = 0.0  # at the outbox of a cluster, by the event loop's clock
         self._last_round = asyncio.get_running_loop().time()
         self._database_answers = False
         self._stops = False
@@ -158,6 +160,9 @@ class Worker:
         async with self._database.transaction() as connection:
             work = await pending_work(connection, timedelta(seconds=self._poll_interval))
         self._hints.add(work)
+        if work.outbox is None and clock() >= self._next_look:
+            self._hints.outbox = True
+            self._next_look = clock() + ALL_NODES_INTERVAL
         if work.due_in is None:
             return clock() + self._poll_interval
         return clock() + max(work.due_in.total_seconds(), (clock() - began) * (1 / POLL_SHARE - 1))

@@ -9,6 +9,7 @@ import logging
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from engine.ingest.bell import Bell
 from runtime.actions import LogAction
 from runtime.tasks import BackgroundTask, FailureLog
 from store.citus import customer_nodes
@@ -72,6 +73,7 @@ class Nodes:
         self._map = node_map
         self._pool_size = pool_size
         self._overrides = overrides
+        self._bell = Bell(database)
         self._pools: dict[Node, Database] = {}
         self._numbers: dict[Node | None, int] = {None: 0}
         self._number_of_shard: list[int] = []
@@ -93,12 +95,14 @@ class Nodes:
         )
 
     def start(self) -> None:
-        """Follows the shards that are moved."""
+        """Follows the shards that are moved, and announces notifications of commits at workers."""
         self._task.start()
+        self._bell.start()
 
     async def stop(self) -> None:
         """Closes all connections to workers."""
         await self._task.stop()
+        await self._bell.stop()
         for pool in self._pools.values():
             await pool.close()
 
@@ -176,7 +180,7 @@ class Nodes:
         for node in node_map.nodes:
             if node is not None and node not in self._pools:
                 url = at_node(self._database.url, self._overrides.get(str(node), str(node)))
-                self._pools[node] = Database(url, self._pool_size, "node")
+                self._pools[node] = Database(url, self._pool_size, "node", announce=self._bell.announce)
                 self._numbers[node] = len(self._numbers)
         self._map = node_map
         self._number_of_shard = [self._numbers[node] for node in node_map.nodes]

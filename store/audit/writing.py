@@ -14,6 +14,7 @@ import orjson
 
 from store.audit.entries import MAX_ACTOR_ID, MAX_TEXT, Cause, NewEntry
 from store.postgres.database import DriverConnection
+from store.postgres.distributed import require_coordinator
 
 ROW_BYTES = 1_000_000  # of the entries in one row, about
 
@@ -44,7 +45,11 @@ _WRITE = "INSERT INTO audit_pending (organization_id, create_time, entries) VALU
 async def write(
     connection: DriverConnection, organization_id: int, entries: Sequence[NewEntry], now: datetime
 ) -> None:
-    """Writes entries, in their order. now: when the changes were made. Takes no lock, and waits for nothing."""
+    """Writes entries, in their order. now: when the changes were made. Takes no lock, and waits for nothing.
+
+    Raises NeedsCoordinator at a worker.
+    """
+    require_coordinator(connection)
     for text in _rows(entries):
         await connection.execute(_WRITE, (organization_id, now, text))
 

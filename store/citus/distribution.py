@@ -13,10 +13,11 @@ from sqlalchemy import Connection, text
 
 import store.tables  # noqa: F401 - all tables
 from runtime.actions import LogAction
-from store.citus import event_keys
+from store.citus import event_keys, moving
 from store.citus.errors import Misplaced, StillInUse
 from store.postgres.distributed import is_distributed_now
 from store.postgres.partition_locks import PARTITION_LOCKS
+from store.tables.base import metadata
 from store.tables.placement import ANCHOR, DISTRIBUTION_COLUMN, Placement, placements
 
 logger = logging.getLogger(__name__)
@@ -62,29 +63,36 @@ def placed(connection: Connection) -> Mapping[str, Placement | None]:
 
 def is_complete(connection: Connection) -> bool:
     """Whether nothing is to be moved: the tables are not distributed at all, or each lies in its place."""
-    return not is_distributed_now(connection) or not (_missing(placed(connection)) or _left_over(connection))
+    if not is_distributed_now(connection):
+        return True
+    found = placed(connection)
+    return not (_displaced(found) or _missing(found) or _left_over(connection))
 
 
 def distribute(connection: Connection) -> list[str]:
     """Moves the tables that are not in their places yet; returns their names. Commits.
 
     The first time no other process of Tidemark may run: all tables are locked while rows are copied through the
-    coordinator. Later, only new tables move, which no running process knows. Raises StillInUse, and Misplaced where a
-    table lies elsewhere than decided, which nothing here repairs.
+    coordinator. The same holds when tables move that an earlier version had on the coordinator. Otherwise only new
+    tables move, which no running process knows. Raises StillInUse, and Misplaced where a table lies elsewhere than
+    decided, which nothing here repairs.
     """
     connection.execute(text("SET LOCAL statement_timeout = 0"))
     first = not is_distributed_now(connection)
-    if first and (names := connection.scalars(_SESSIONS).all()):
+    displaced = set() if first else _displaced(placed(connection))
+    if (first or displaced) and (names := connection.scalars(_SESSIONS).all()):
         raise StillInUse(f"servers or notifiers are connected: {', '.join(names)}")
     for lock in PARTITION_LOCKS:
         connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": lock})
-    found = placed(connection)
+    found = {table: place for table, place in placed(connection).items() if table not in displaced}
     _check(found)
     missing = _missing(found)
     if missing:
         # All at once: a process that starts meanwhile waits, and cannot deadlock with this one.
         connection.execute(text(f"LOCK TABLE {', '.join(missing)} IN ACCESS EXCLUSIVE MODE"))
         for table, placement in missing.items():
+            if table in displaced:
+                moving.take_back(connection, metadata.tables[table])
             _move(connection, table, placement)
     connection.commit()
     for table in _left_over(connection):
@@ -105,6 +113,16 @@ def _missing(found: Mapping[str, Placement | None]) -> dict[str, Placement]:
     }
 
 
+def _displaced(found: Mapping[str, Placement | None]) -> set[str]:
+    """The tables that an earlier version had on the coordinator, and this one has at the nodes of customers."""
+    wanted = placements()
+    return {
+        table
+        for table, place in found.items()
+        if place is Placement.COORDINATOR and wanted.get(table) is Placement.BY_CUSTOMER
+    }
+
+
 def _check(found: Mapping[str, Placement | None]) -> None:
     wanted = placements()
     if wrong := sorted(table for table, place in found.items() if table in wanted and wanted[table] is not place):
@@ -120,9 +138,11 @@ def _move(connection: Connection, table: str, placement: Placement) -> None:
         # One call can have added further tables along foreign keys, for which the next calls do nothing.
         if table not in placed(connection):
             connection.execute(text(_MOVE[placement]), {"table": table})
+        moving.continue_numbers(connection, metadata.tables[table])
         return
     if table == "event":
         event_keys.make_distributable(connection)
+    moving.replace_key(connection, metadata.tables[table])
     connection.execute(
         text("SELECT create_distributed_table(:table, :column, colocate_with => :anchor)"),
         {"table": table, "column": DISTRIBUTION_COLUMN, "anchor": "none" if table == ANCHOR else ANCHOR},

@@ -1,6 +1,6 @@
 """The fan-out: outbox rows become deliveries, one for each endpoint that wants them."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
@@ -10,11 +10,13 @@ from psycopg.rows import namedtuple_row
 from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from store.deliveries import cluster_outbox
 from store.deliveries.deliveries import delivery_id
 from store.deliveries.queue import SETTINGS
 from store.endpoints.locks import share_fan_outs
 from store.postgres.channels import OUTBOX_CHANNEL
 from store.postgres.database import driver
+from store.postgres.distributed import Forms, on_cluster
 from store.postgres.listening import listen
 from webhooks.operator_events import is_operator_event
 
@@ -26,6 +28,12 @@ class FanOut:
     taken: int  # outbox rows that it deleted
     created: int  # deliveries that it made
 
+
+# Of rows of several nodes, the numbers say nothing.
+OLDEST_TIME = Forms(
+    b"SELECT create_time FROM outbox ORDER BY outbox_id LIMIT 1",
+    b"SELECT create_time FROM outbox ORDER BY create_time LIMIT 1",
+)
 
 # The first rows, never "those after the last one seen": identity values are given before their transactions commit,
 # so a row with a low number may appear after a row with a higher one was taken.
@@ -79,7 +87,10 @@ ON CONFLICT DO NOTHING
 async def fan_out(connection: AsyncConnection, limit: int) -> FanOut:
     """Turns up to `limit` outbox rows into deliveries, in the caller's transaction."""
     await connection.execute(text(SETTINGS))
-    taken = (await connection.execute(_TAKE, {"limit": limit})).all()
+    if on_cluster(await driver(connection)):
+        taken = await cluster_outbox.take(connection, limit)
+    else:
+        taken = (await connection.execute(_TAKE, {"limit": limit})).all()
     if not taken:
         return FanOut(0, 0)
     endpoints = await _enabled_endpoints(connection, taken)
@@ -162,11 +173,17 @@ async def _subjects(connection: AsyncConnection, rows: Sequence[Row[Any]]) -> di
     return {(row.organization_id, row.event_id): row.endpoint_id for row in found}
 
 
+async def announce(connection: AsyncConnection, organization_ids: Collection[int]) -> None:
+    """Wakes notifiers and streams when the transaction commits, as for outbox rows of these organizations."""
+    await connection.execute(
+        text("SELECT pg_notify(:channel, CAST(id AS text)) FROM unnest(CAST(:ids AS bigint[])) AS id"),
+        {"channel": OUTBOX_CHANNEL, "ids": list(organization_ids)},
+    )
+
+
 async def oldest_time(connection: AsyncConnection) -> datetime | None:
     """When the oldest row of the outbox was made; None when it is empty."""
-    found: datetime | None = await connection.scalar(
-        text("SELECT create_time FROM outbox ORDER BY outbox_id LIMIT 1")
-    )
+    found: datetime | None = await connection.scalar(text(OLDEST_TIME.on(await driver(connection)).decode()))
     return found
 
 

@@ -7,13 +7,18 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from store.deliveries.queue import DUE_ENDPOINTS, OPEN, ROOM, TOKENS
+from store.postgres.database import driver
+from store.postgres.distributed import on_cluster
 
 
 @dataclass(frozen=True)
 class PendingWork:
-    """Which kinds of work wait now."""
+    """Which kinds of work wait now.
 
-    outbox: bool
+    outbox: None if it lies on the nodes of a cluster, where only a fan-out looks for it.
+    """
+
+    outbox: bool | None
     due: bool
     expired: bool
     due_in: timedelta | None  # until more becomes due, if that is within the time that was asked about
@@ -51,13 +56,17 @@ _DUE_IN = f"""
        AND opening.time <= now() + :horizon)
 """
 
-_PENDING_WORK = text(f"""
-WITH RECURSIVE {DUE_ENDPOINTS}
-SELECT EXISTS (SELECT FROM outbox) AS outbox, {_DUE} AS due, {_EXPIRED} AS expired, {_DUE_IN} AS due_in
-""")
+_READ = """
+WITH RECURSIVE {due_endpoints}
+SELECT {outbox} AS outbox, {due} AS due, {expired} AS expired, {due_in} AS due_in
+"""
+_OF_QUEUE = {"due_endpoints": DUE_ENDPOINTS, "due": _DUE, "expired": _EXPIRED, "due_in": _DUE_IN}
+_PENDING_WORK = text(_READ.format(outbox="EXISTS (SELECT FROM outbox)", **_OF_QUEUE))
+_WITHOUT_OUTBOX = text(_READ.format(outbox="CAST(NULL AS boolean)", **_OF_QUEUE))
 
 
 async def pending_work(connection: AsyncConnection, horizon: timedelta = timedelta()) -> PendingWork:
     """Which kinds of work wait, and what becomes due within `horizon`: the only query of an idle notifier."""
-    row = (await connection.execute(_PENDING_WORK, {"horizon": horizon})).one()
+    statement = _WITHOUT_OUTBOX if on_cluster(await driver(connection)) else _PENDING_WORK
+    row = (await connection.execute(statement, {"horizon": horizon})).one()
     return PendingWork(outbox=row.outbox, due=row.due, expired=row.expired, due_in=row.due_in)

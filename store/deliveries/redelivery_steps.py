@@ -220,6 +220,7 @@ async def _missed(
         await connection.scalars(
             select(outbox.c.notification_id).where(
                 outbox.c.organization_id == job.organization_id,
+                outbox.c.customer_id.in_({event.customer_id for event in events}),
                 outbox.c.notification_id.in_(ids),
             )
         )

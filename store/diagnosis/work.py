@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from evaluator.enforcement.reservations import GRACE
+from store.deliveries.outbox import OLDEST_TIME
 from store.deliveries.queue import DUE_ENDPOINTS, OPEN, SETTINGS
 from store.postgres.database import DriverConnection, Row
 
@@ -42,10 +43,8 @@ async def processes(connection: DriverConnection) -> int:
     return int(row[0])
 
 
-# The numbers grow with the commits' beginnings, so the first row is about the oldest.
 _OUTBOX = """
-SELECT clock_timestamp() - (SELECT create_time FROM outbox ORDER BY outbox_id LIMIT 1),
-    (SELECT count(*) FROM (SELECT FROM outbox LIMIT %(counted)s) AS o)
+SELECT clock_timestamp() - ({oldest}), (SELECT count(*) FROM (SELECT 1 FROM outbox LIMIT %(counted)s) AS o)
 """
 # Timers are in wallets and in recharge policies.
 _TIMERS = """
@@ -91,7 +90,7 @@ SELECT clock_timestamp() - min(due_time), count(*) FROM (
 
 async def outbox(connection: DriverConnection) -> Waiting | None:
     """The notifications that wait for the fan-out of a notifier."""
-    return await _waiting(connection, _OUTBOX)
+    return await _waiting(connection, _OUTBOX.format(oldest=OLDEST_TIME.on(connection).decode()))
 
 
 async def timers(connection: DriverConnection, now: datetime) -> Waiting | None:

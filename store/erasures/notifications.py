@@ -4,7 +4,8 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from store.erasures.jobs import ErasureJob, StepResult
-from store.notifications.placing import lock_feed
+from store.notifications.operator_events import NO_CUSTOMER
+from store.notifications.placed import lock_feed
 
 NOTIFICATIONS_AT_ONCE = 200  # each may have deliveries to all endpoints
 
@@ -51,8 +52,7 @@ WHERE organization_id = :organization_id AND notification_id = ANY(:notification
 """)
 
 # With their places in the feed, and what waits for one: an evaluation may have committed after the step of
-# feed_pending, and the feed would wait for a notification that never shows. Two statements: none is about a table
-# that Citus knows and one that it does not.
+# feed_pending, and the feed would wait for a notification that never shows. Two statements: the tables can lie apart.
 _DELETE_PLACES = text("""
 DELETE FROM feed_entry WHERE organization_id = :organization_id AND notification_id = ANY(:notification_ids)
 """)
@@ -75,7 +75,8 @@ ORDER BY event_id LIMIT :limit
 
 # Before their deliveries: a fan-out that has taken a row holds it until its deliveries are committed.
 _DELETE_OUTBOX_OF_EVENTS = text("""
-DELETE FROM outbox WHERE organization_id = :organization_id AND notification_id = ANY(:notification_ids)
+DELETE FROM outbox
+WHERE organization_id = :organization_id AND customer_id = :no_customer AND notification_id = ANY(:notification_ids)
 """)
 
 _DELETE_OPERATOR_EVENTS = text("""
@@ -109,7 +110,8 @@ async def delete_operator_events(connection: AsyncConnection, job: ErasureJob, l
     ids = list(await connection.scalars(_OPERATOR_EVENTS, of_customer))
     if not ids:
         return StepResult(complete=True)
-    deleted = int((await connection.execute(_DELETE_OUTBOX_OF_EVENTS, {**scope, "notification_ids": ids})).rowcount)
+    of_events = {**scope, "no_customer": NO_CUSTOMER, "notification_ids": ids}
+    deleted = int((await connection.execute(_DELETE_OUTBOX_OF_EVENTS, of_events)).rowcount)
     of_deliveries, free = await _delete_deliveries(connection, job, ids)
     deleted += of_deliveries
     if free:

@@ -10,6 +10,7 @@ from datetime import datetime
 
 from sqlalchemy import text
 
+from store.deliveries.outbox import OLDEST_TIME
 from store.deliveries.queue import DUE_ENDPOINTS, OPEN, SETTINGS
 from store.postgres.database import Connection, driver
 from store.postgres.distributed import on_cluster
@@ -26,8 +27,8 @@ class Backlog:
     the oldest time at which a delivery became due to an endpoint that may get one now; waiting_deliveries: to any
     endpoint, also one whose receiver fails or is slow. timers: the earliest timer, which may lie ahead. backfills:
     alerts that are not evaluated on all that exists yet, and the last change of one of them. feed: notifications that
-    have no position in the feed of their organization yet; unseen_feed: those of the first _OLDEST_OF that do not
-    show. reservations: those that are open. next_expiry: the
+    have no position in the feed of their organization yet, and on a cluster those that placing still has to delete;
+    unseen_feed: those of the first _OLDEST_OF that do not show. reservations: those that are open. next_expiry: the
     earliest time at which one of them expires, which may lie ahead. recharges: those that wait for a report.
     disabled_recharge_policies: those that have switched themselves off.
     """
@@ -72,15 +73,15 @@ WITH RECURSIVE {deliveries}, backfills AS (
 )
 SELECT clock_timestamp() AS read_time,
        (SELECT version_num FROM alembic_version) AS schema_revision,
-       (SELECT count(*) FROM (SELECT 1 FROM outbox ORDER BY outbox_id LIMIT :most) AS counted) AS outbox,
-       (SELECT create_time FROM outbox ORDER BY outbox_id LIMIT 1) AS oldest_outbox,
+       (SELECT count(*) FROM (SELECT 1 FROM outbox {outbox_order} LIMIT :most) AS counted) AS outbox,
+       ({oldest_outbox}) AS oldest_outbox,
        deliveries.oldest_open AS oldest_due_delivery,
        deliveries.oldest AS oldest_waiting_delivery,
        deliveries.endpoints AS due_endpoints,
        least((SELECT min(due_time) FROM wallet), (SELECT min(due_time) FROM recharge_policy)) AS next_timer,
        backfills.number AS backfills,
        backfills.oldest AS oldest_backfill,
-       (SELECT count(*) FROM (SELECT 1 FROM feed_pending ORDER BY organization_id, arrival LIMIT :most) AS counted)
+       (SELECT count(*) FROM (SELECT 1 FROM feed_pending {feed_order} LIMIT :most) AS counted)
            AS feed,
        pending.oldest AS oldest_feed,
        (SELECT count(*) FROM unplaced) - pending.shown AS unseen_feed,
@@ -94,7 +95,14 @@ SELECT clock_timestamp() AS read_time,
            AS disabled_recharge_policies
 FROM deliveries, backfills, pending
 """
-_ALL = text(_READ.format(deliveries=f"{DUE_ENDPOINTS}, deliveries AS ({_DELIVERIES})"))
+_ALL = text(
+    _READ.format(
+        deliveries=f"{DUE_ENDPOINTS}, deliveries AS ({_DELIVERIES})",
+        oldest_outbox=OLDEST_TIME.plain.decode(),
+        outbox_order="ORDER BY outbox_id",
+        feed_order="ORDER BY organization_id, arrival",
+    )
+)
 # Citus executes no recursive statement that also reads distributed tables, so there deliveries are read before.
 _DELIVERIES_ALONE = text(f"WITH RECURSIVE {DUE_ENDPOINTS} {_DELIVERIES}")
 _OTHERS = text(
@@ -102,7 +110,10 @@ _OTHERS = text(
         deliveries="""deliveries AS (
             SELECT CAST(:endpoints AS bigint) AS endpoints, CAST(:oldest AS timestamptz) AS oldest,
                    CAST(:oldest_open AS timestamptz) AS oldest_open
-        )"""
+        )""",
+        oldest_outbox=OLDEST_TIME.cluster.decode(),
+        outbox_order="",
+        feed_order="",
     )
 )
 

@@ -13,6 +13,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, FromClause, Select, and_, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from store.notifications.cluster_placing import organizations_with_pending
 from store.postgres.database import driver
 from store.postgres.distributed import on_cluster
 from store.tables.feed import feed, feed_entry
@@ -74,17 +75,34 @@ WHERE feed.last_place > seen.place
    OR EXISTS (SELECT FROM feed_pending p WHERE p.organization_id = seen.organization_id)
 """)
 
+_WITH_LATER_POSITIONS = text("""
+SELECT organization_id
+FROM unnest(CAST(:organizations AS bigint[]), CAST(:places AS bigint[])) AS seen (organization_id, place)
+JOIN feed USING (organization_id)
+WHERE feed.last_place > seen.place
+""")
+
 # The organizations that have notifications without a position.
 _WITH_PENDING_ENTRIES = text("SELECT DISTINCT organization_id FROM feed_pending ORDER BY 1")
 
 
-async def with_later_entries(connection: AsyncConnection, seen: dict[int, int]) -> set[int]:
-    """The organizations whose feed has, or will have, entries after the position that `seen` gives for them."""
+async def with_later_entries(
+    connection: AsyncConnection, seen: dict[int, int], *, all_nodes: bool = True
+) -> set[int]:
+    """The organizations whose feed has, or will have, entries after the position that `seen` gives for them.
+
+    all_nodes: where notifications without a position lie on the nodes of a cluster, looks there, too. That costs a
+    statement on each shard.
+    """
+    is_apart = on_cluster(await driver(connection))
     rows = await connection.scalars(
-        _WITH_LATER_ENTRIES,
+        _WITH_LATER_POSITIONS if is_apart else _WITH_LATER_ENTRIES,
         {"organizations": list(seen), "places": [seen[organization_id] for organization_id in seen]},
     )
-    return set(rows)
+    found = set(rows)
+    if is_apart and all_nodes:
+        found |= seen.keys() & set(await organizations_with_pending(connection))
+    return found
 
 
 # Organizations without a feed get one: their subscribers may have tokens, too.
@@ -101,7 +119,9 @@ async def skip_positions(connection: AsyncConnection, number: int) -> int:
 
 
 async def with_pending_entries(connection: AsyncConnection) -> list[int]:
-    """The organizations that have notifications without a position."""
+    """The organizations that have rows in feed_pending."""
+    if on_cluster(await driver(connection)):
+        return await organizations_with_pending(connection)
     return list(await connection.scalars(_WITH_PENDING_ENTRIES))
 
 
@@ -140,30 +160,73 @@ async def read(
 
     Raises EntriesDeleted if entries after `after` are deleted.
     """
-    # On a cluster, entries and notifications lie apart. The page is found before the join: otherwise Citus would send
-    # all entries after the position to the nodes.
-    by_page = limit if on_cluster(await driver(connection)) else None
     between = [feed_entry.c.place > after]
     if until is not None:
         between.append(feed_entry.c.place <= until)
-    statement = select_entries(organization_id, wanted or NotificationFilter(), *between, by_page=by_page)
-    rows = (await connection.execute(statement.order_by("place").limit(limit))).all()
+    if on_cluster(await driver(connection)):
+        where = _conditions(organization_id, wanted or NotificationFilter(), *between)
+        found = await _page_on_cluster(connection, organization_id, where, limit)
+    else:
+        statement = select_entries(organization_id, wanted or NotificationFilter(), *between)
+        rows = await connection.execute(statement.order_by("place").limit(limit))
+        found = [FeedEntry(*row) for row in rows]
     # Read after the rows: in the other order, entries that are deleted between the two statements are missed.
     if (await extent(connection, organization_id)).deleted_position > after:
         raise EntriesDeleted
-    return [FeedEntry(*row) for row in rows]
+    return found
 
 
-def select_entries(
-    organization_id: int,
-    wanted: NotificationFilter,
-    *conditions: ColumnElement[bool],
-    by_page: int | None = None,
-) -> Select[Any]:
+# The customers name the shards: with a join, each shard would get the whole page, and a node that does not answer
+# would stop the streams that need none of its notifications.
+_OF_CUSTOMERS = text("""
+SELECT notification_id, sequence, body FROM notification
+WHERE organization_id = :organization_id AND customer_id = ANY(CAST(:customers AS text[]))
+  AND notification_id = ANY(CAST(:notifications AS text[]))
+""")
+
+
+async def _page_on_cluster(
+    connection: AsyncConnection, organization_id: int, where: Sequence[ColumnElement[bool]], limit: int
+) -> list[FeedEntry]:
+    entries = (
+        await connection.execute(select(feed_entry).where(*where).order_by(feed_entry.c.place).limit(limit))
+    ).all()
+    if not entries:
+        return []
+    parameters = {
+        "organization_id": organization_id,
+        "customers": sorted({entry.customer_id for entry in entries}),
+        "notifications": [entry.notification_id for entry in entries],
+    }
+    rows = {row.notification_id: row for row in await connection.execute(_OF_CUSTOMERS, parameters)}
+    return [
+        FeedEntry(
+            entry.place,
+            entry.notification_id,
+            entry.customer_id,
+            entry.alert_id,
+            entry.event_type,
+            entry.condition_type,
+            row.sequence,
+            entry.create_time,
+            row.body,
+        )
+        for entry in entries
+        if (row := rows.get(entry.notification_id)) is not None
+    ]
+
+
+def select_entries(organization_id: int, wanted: NotificationFilter, *conditions: ColumnElement[bool]) -> Select[Any]:
     """A statement that selects the columns of FeedEntry, of those entries of an organization that pass the filter.
 
-    conditions: on `feed_entry`. by_page: joins no more than so many of the first of these entries.
+    conditions: on `feed_entry`.
     """
+    return _with_notifications(feed_entry).where(*_conditions(organization_id, wanted, *conditions))
+
+
+def _conditions(
+    organization_id: int, wanted: NotificationFilter, *conditions: ColumnElement[bool]
+) -> list[ColumnElement[bool]]:
     where = [feed_entry.c.organization_id == organization_id, *conditions]
     filters: tuple[tuple[Any, Sequence[str]], ...] = (
         (feed_entry.c.customer_id, wanted.customer_ids),
@@ -176,10 +239,7 @@ def select_entries(
             where.append(column == values[0])
         elif values:
             where.append(column.in_(values))
-    if by_page is None:
-        return _with_notifications(feed_entry).where(*where)
-    page = select(feed_entry).where(*where).order_by(feed_entry.c.place).limit(by_page)
-    return _with_notifications(page.subquery("page"))
+    return where
 
 
 def _with_notifications(entry: FromClause) -> Select[Any]:

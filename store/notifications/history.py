@@ -22,7 +22,7 @@ from store.tables.feed import feed, feed_entry
 
 async def assign_all_positions(connection: AsyncConnection, organization_id: int) -> None:
     """Assigns positions to all committed notifications, up to the first that does not show yet."""
-    while (await assign_positions(connection, organization_id)).number == ASSIGN_LIMIT:
+    while (await assign_positions(connection, organization_id)).more:
         pass
 
 
@@ -47,7 +47,7 @@ async def reading(
                 # What comes later need not be in the list: on a busy cluster, there is always one that does not show.
                 last_arrival = await connection.scalar(_LAST_ARRIVAL, {"organization_id": organization_id})
             is_unseen = placed.unseen is not None and placed.unseen.arrival <= (last_arrival or 0)
-            if placed.number < assign_limit and not is_unseen:
+            if not placed.more and not is_unseen:
                 yield connection
                 return
         if placed.unseen is not None and is_unseen:

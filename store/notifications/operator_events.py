@@ -48,7 +48,7 @@ async def write(connection: AsyncConnection, rows: Sequence[Mapping[str, Any]], 
     """
     if not rows:
         return
-    require_coordinator(await driver(connection), tuple)
+    require_coordinator(await driver(connection))
     if (trace := current_trace()) is not None:
         rows = [{**row, "trace_context": trace.stored} for row in rows]
     statement = insert(operator_event).on_conflict_do_nothing().returning(operator_event.c.event_id)

@@ -4,63 +4,26 @@ One transaction of an organization at a time does it. The notifications of one g
 evaluations: the later evaluation takes its number (`arrival`) after the commit of the earlier one, and a transaction
 that sees the row of the later one in feed_pending sees that of the earlier one too.
 
-A commit need not become visible in one moment: where the tables lie on several nodes, feed_pending shows a commit
-milliseconds before notification does. So positions are given only up to the first notification that does not show.
-Nothing overtakes it, and it is not lost. `store.notifications.unseen` says how readers wait for it.
+Nothing here trusts that a commit becomes visible in one moment: feed_pending may show it before notification does. So
+positions are given only up to the first notification that does not show. Nothing overtakes it, and it is not lost.
+`store.notifications.unseen` says how readers wait for it.
 
-Three statements, because no statement may change tables of one node and read those of another: what waits, what shows
-of it, and the change. The rows go through this process as arrays in text form, which it does not parse.
+Three statements: what waits, what shows of it, and the change. The rows go through this process as arrays in text
+form, which it does not parse. On a cluster, `cluster_placing` does it.
 """
-
-from dataclasses import dataclass
-from typing import LiteralString
 
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from store.notifications import cluster_placing
+from store.notifications.placed import PendingRow, Placed, lock_feed
 from store.postgres.database import Cursor, Row, driver
+from store.postgres.distributed import on_cluster
 
 ASSIGN_LIMIT = 1_000  # notifications to which one transaction assigns a position
-# Up to so many rows, the statement names the customers of the notifications once more: a cluster then asks only the
-# nodes of these. Of more rows, it asks about all nodes anyway, and PostgreSQL would sort the list for each row.
-NAMED = 16
-
-
-@dataclass(frozen=True, slots=True)
-class PendingRow:
-    """A notification without a position, as feed_pending has it."""
-
-    arrival: int
-    customer_id: str
-    notification_id: str
-
-
-@dataclass(frozen=True, slots=True)
-class Placed:
-    """What one transaction has placed.
-
-    number: of positions that it assigned. unseen: the first notification that does not show yet, and for which all
-    later ones wait; None if everything that was committed before has its position, or `number` is the limit.
-    """
-
-    number: int
-    unseen: PendingRow | None = None
-
 
 # Whether an organization has notifications without a position.
 _HAS_PENDING = text("SELECT EXISTS (SELECT FROM feed_pending WHERE organization_id = :organization_id)")
-
-# Creates the row of a feed.
-_CREATE_FEED = text("""
-INSERT INTO feed (organization_id, last_place, high_time) VALUES (:organization_id, 0, 'epoch') ON CONFLICT DO NOTHING
-""")
-
-# Locks the row of a feed. A server that freezes while it holds this lock would stop the feed for all servers, so
-# PostgreSQL ends its session after 10 s.
-_LOCK_FEED = text("""
-SELECT last_place, set_config('idle_in_transaction_session_timeout', '10s', true)
-FROM feed WHERE organization_id = :organization_id FOR UPDATE
-""")
 
 _PENDING = """
 SELECT count(*), CAST(array_agg(arrival) AS text), CAST(array_agg(customer_id) AS text),
@@ -71,7 +34,7 @@ FROM (
 ) AS first
 """
 
-_SHOWN: LiteralString = """
+_SHOWN = """
 SELECT count(*), CAST(array_agg(wanted.arrival) AS text), CAST(array_agg(n.customer_id) AS text),
        CAST(array_agg(n.notification_id) AS text), CAST(array_agg(n.alert_id) AS text),
        CAST(array_agg(n.event_type) AS text), CAST(array_agg(n.condition_type) AS text),
@@ -82,7 +45,6 @@ FROM unnest(
 JOIN notification n ON n.organization_id = %(organization_id)s AND n.customer_id = wanted.customer_id
     AND n.notification_id = wanted.notification_id
 """
-_SHOWN_OF_NAMED: LiteralString = _SHOWN + "WHERE n.customer_id = ANY (CAST(%(customers)s AS text[]))"
 
 # The first that does not show. It is asked for only when the counts differ.
 _FIRST_UNSEEN = """
@@ -130,6 +92,8 @@ async def assign_positions(connection: AsyncConnection, organization_id: int, li
 
     Waits while another transaction does the same, and never for a notification that does not show.
     """
+    if on_cluster(await driver(connection)):
+        return await cluster_placing.assign_positions(connection, organization_id, limit)
     parameters = {"organization_id": organization_id}
     if not await connection.scalar(_HAS_PENDING, parameters):
         return Placed(0)
@@ -147,7 +111,7 @@ async def assign_positions(connection: AsyncConnection, organization_id: int, li
         "customers": customers,
         "notifications": notifications,
     }
-    shown, *columns = await _row(await raw.execute(_SHOWN_OF_NAMED if number <= NAMED else _SHOWN, waiting))
+    shown, *columns = await _row(await raw.execute(_SHOWN, waiting))
     unseen = None
     if shown < number:
         unseen = PendingRow(*await _row(await raw.execute(_FIRST_UNSEEN, {**waiting, "shown": columns[0]})))
@@ -158,15 +122,8 @@ async def assign_positions(connection: AsyncConnection, organization_id: int, li
     until = None if unseen is None else unseen.arrival
     cursor = await raw.execute(_PLACE, {"organization_id": organization_id, "until": until, **values})
     placed = await cursor.fetchone()
-    return Placed(0 if placed is None else int(placed[0]), unseen)
-
-
-async def lock_feed(connection: AsyncConnection, organization_id: int) -> None:
-    """Locks the feed of an organization until the transaction ends: no other one places or deletes its entries."""
-    parameters = {"organization_id": organization_id}
-    if (await connection.execute(_LOCK_FEED, parameters)).one_or_none() is None:
-        await connection.execute(_CREATE_FEED, parameters)
-        await connection.execute(_LOCK_FEED, parameters)
+    placed_number = 0 if placed is None else int(placed[0])
+    return Placed(placed_number, unseen, more=placed_number == limit)
 
 
 async def _row(cursor: Cursor) -> Row:

@@ -17,7 +17,7 @@ import logging
 from sqlalchemy import text
 
 from runtime.actions import LogAction
-from store.notifications.placing import PendingRow
+from store.notifications.placed import PendingRow
 from store.postgres.database import Database, DriverConnection, driver
 
 FIRST_PAUSE = 0.01  # seconds; most notifications show within that time
@@ -39,7 +39,8 @@ ON CONFLICT DO NOTHING RETURNING sequence
 
 _DELETE = text("""
 DELETE FROM feed_pending
-WHERE organization_id = :organization_id AND arrival = :arrival AND notification_id = :notification_id
+WHERE organization_id = :organization_id AND arrival = :arrival AND customer_id = :customer_id
+  AND notification_id = :notification_id
 """)
 
 
@@ -58,6 +59,7 @@ async def delete_if_missing(database: Database, organization_id: int, pending: P
             {
                 "organization_id": organization_id,
                 "arrival": pending.arrival,
+                "customer_id": pending.customer_id,
                 "notification_id": pending.notification_id,
             },
         )

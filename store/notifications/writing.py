@@ -8,7 +8,7 @@ from uuid import UUID
 
 from store.postgres.channels import OUTBOX_CHANNEL
 from store.postgres.database import DriverConnection
-from store.postgres.distributed import on_cluster, require_coordinator
+from store.postgres.distributed import announce_after_commit, on_cluster
 from store.postgres.json_rows import json_rows
 
 NOTIFICATIONS_AT_ONCE = 200  # notifications that one statement writes
@@ -73,12 +73,13 @@ WITH written AS (
 INSERT INTO outbox (organization_id, customer_id, notification_id, event_type, condition_type, create_time)
 SELECT %(organization_id)s, customer_id, notification_id, event_type, condition_type, %(now)s FROM written
 """.encode()
-# On a cluster, RETURNING gives the rows shard by shard, so that they would get their places in another order.
+# On a cluster, Citus accepts no statement that inserts into several distributed tables, and the places of the
+# notifications go by their sequence (`cluster_placing`).
 _WRITE_EACH = (
     _WRITE.encode(),
     f"""
-    INSERT INTO feed_pending (organization_id, customer_id, notification_id)
-    SELECT %(organization_id)s, i.customer_id, i.notification_id {_INPUT}
+    INSERT INTO feed_pending (organization_id, customer_id, notification_id, sequence)
+    SELECT %(organization_id)s, i.customer_id, i.notification_id, i.sequence {_INPUT}
     """.encode(),
     f"""
     INSERT INTO outbox (organization_id, customer_id, notification_id, event_type, condition_type, create_time)
@@ -98,17 +99,16 @@ async def write_notifications(
 
     traces: `TraceContext.stored` of those that have one, by notification id; their webhooks belong to that trace.
 
-    The notifications of one gauge must be in the order of their sequence. The transaction must hold its lock. Raises
-    NeedsCoordinator at a worker.
+    The notifications of one gauge must be in the order of their sequence. The transaction must hold its lock.
     """
-    require_coordinator(connection, lambda: [one.customer_id for one in notifications])
     for start in range(0, len(notifications), NOTIFICATIONS_AT_ONCE):
         part = notifications[start : start + NOTIFICATIONS_AT_ONCE]
         rows = await json_rows(map(functools.partial(_row, traces), part), organization_id)
         parameters = {"organization_id": organization_id, "now": now, "notifications": rows}
         for statement in _WRITE_EACH if on_cluster(connection) else (_WRITE_NOTIFICATIONS,):
             await connection.execute(statement, parameters)
-    await connection.execute("SELECT pg_notify(%s, %s)", (OUTBOX_CHANNEL, str(organization_id)))
+    if not announce_after_commit(connection, organization_id):
+        await connection.execute("SELECT pg_notify(%s, %s)", (OUTBOX_CHANNEL, str(organization_id)))
 
 
 def _row(traces: Mapping[str, str], item: NewNotification) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import functools
 import logging
 import time
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
@@ -71,12 +71,21 @@ class Database:
     """
 
     def __init__(
-        self, url: str, pool_size: int = 12, purpose: str = "", *, lock_timeout: float = sessions.LOCK_TIMEOUT
+        self,
+        url: str,
+        pool_size: int = 12,
+        purpose: str = "",
+        *,
+        lock_timeout: float = sessions.LOCK_TIMEOUT,
+        announce: Callable[[Collection[int]], None] | None = None,
     ) -> None:
         """purpose: one word that pg_stat_activity shows for the connections; empty for the main pool.
 
         lock_timeout: seconds that a statement waits for a lock before its transaction is rolled back.
+
+        announce: called after a commit at a worker of a cluster, with the organizations that it notifies.
         """
+        self._announce = announce
         self.url = url
         self.losses = 0  # how often the pool was thrown away, whichever task met the failure
         self.pool_size = pool_size
@@ -162,6 +171,8 @@ class Database:
                 try:
                     async with scope(connection, timeout):
                         yield connection
+                    if self._announce is not None:
+                        await _announce(connection, self._announce)
                 except (SQLAlchemyError, psycopg.Error) as error:
                     failure = failure_of(error, connection_is_dead=await _is_dead(connection))
                     # SQLAlchemy does not see errors of statements on the driver's connection.
@@ -303,6 +314,14 @@ def _keep_after_cancellation(context: ExceptionContext) -> None:
         TransactionStatus.INERROR,
     ):
         context.is_disconnect = False
+
+
+async def _announce(connection: AsyncConnection, announce: Callable[[Collection[int]], None]) -> None:
+    """Announces what the transaction that was committed notifies."""
+    raw = await driver(connection)
+    if isinstance(raw, PooledConnection) and raw.announced:
+        announce(tuple(raw.announced))
+        raw.announced.clear()
 
 
 async def _is_dead(connection: AsyncConnection) -> bool:

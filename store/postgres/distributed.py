@@ -6,7 +6,7 @@ that asked before the tables were distributed keeps the form for one PostgreSQL,
 `tidemark migrate --citus` distributes them.
 """
 
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import psycopg
@@ -86,12 +86,21 @@ def marker_of(connection: psycopg.AsyncConnection[Row]) -> str | None:
     return connection.marker if isinstance(connection, PooledConnection) else None
 
 
-def require_coordinator(
-    connection: psycopg.AsyncConnection[Row], customer_ids: Callable[[], Collection[str]]
-) -> None:
+def require_coordinator(connection: psycopg.AsyncConnection[Row]) -> None:
     """Raises NeedsCoordinator at a worker: for what writes tables that lie on the coordinator."""
     if marker_of(connection) is not None:
-        raise NeedsCoordinator(customer_ids())
+        raise NeedsCoordinator
+
+
+def announce_after_commit(connection: psycopg.AsyncConnection[Row], organization_id: int) -> bool:
+    """Notes at a worker that the commit has notifications of an organization; returns whether it is a worker.
+
+    The coordinator's listeners hear no NOTIFY of a worker. So the pool calls its `announce` after the commit.
+    """
+    if marker_of(connection) is None or not isinstance(connection, PooledConnection):
+        return False
+    connection.announced.add(organization_id)
+    return True
 
 
 def has_citus(connection: Connection) -> bool:

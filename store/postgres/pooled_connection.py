@@ -58,12 +58,16 @@ def _bytes_of(command: PipelineCommand) -> int:
 class PooledConnection(psycopg.AsyncConnection[Row]):
     """A connection with such pipelines.
 
-    on_cluster: whether the tables of customers are distributed. marker: of a connection to a worker of a cluster. See
-    `store.postgres.distributed`.
+    on_cluster: whether the tables of customers are distributed. marker: of a connection to a worker of a cluster.
+    announced: the organizations that the transaction there notifies. See `store.postgres.distributed`.
     """
 
     on_cluster = False
     marker: str | None = None
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.announced = set[int]()
 
     @asynccontextmanager
     async def pipeline(self) -> AsyncIterator[psycopg.AsyncPipeline]:

@@ -3,7 +3,7 @@
 from sqlalchemy import BigInteger, Column, Identity, Index, Table
 
 from store.tables.base import Identifier, Organization, Time, metadata
-from store.tables.placement import COORDINATOR, COORDINATOR_ALONE, lies
+from store.tables.placement import BY_CUSTOMER, COORDINATOR_ALONE, lies
 
 feed = Table(
     "feed",
@@ -17,6 +17,8 @@ feed = Table(
     info=lies(COORDINATOR_ALONE),
 )
 
+# On one PostgreSQL, placing takes the first by `arrival`. On a cluster each node has numbers of its own, and placing
+# takes the first by `sequence`, which is that of the notification; on one PostgreSQL it is 0.
 feed_pending = Table(
     "feed_pending",
     metadata,
@@ -24,7 +26,8 @@ feed_pending = Table(
     Column("arrival", BigInteger, Identity(always=True), primary_key=True),
     Column("customer_id", Identifier, nullable=False),
     Column("notification_id", Identifier, nullable=False),
-    info=lies(COORDINATOR),
+    Column("sequence", BigInteger, nullable=False, server_default="0"),
+    info=lies(BY_CUSTOMER, key=("organization_id", "sequence", "arrival", "customer_id")),
 )
 
 # Repeats the columns that lists filter by, so that the hot path does not write their indexes.

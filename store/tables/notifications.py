@@ -35,6 +35,16 @@ outbox = Table(
     Column("event_type", Identifier, nullable=False),
     Column("condition_type", Identifier, nullable=False),
     Column("create_time", Time, nullable=False),
+    info=lies(BY_CUSTOMER, key=("create_time", "outbox_id", "customer_id")),  # rows of nodes are compared by time
+)
+
+# One row, which each fan-out on a cluster changes. So Citus prepares its transaction on the workers: without that, a
+# crash could delete rows of the outbox and lose their deliveries, which are in tables that Citus does not know.
+fan_out = Table(
+    "fan_out",
+    metadata,
+    Column("fan_out_id", BigInteger, primary_key=True, autoincrement=False),  # 1
+    Column("fan_outs", BigInteger, nullable=False),  # how many there were
     info=lies(COORDINATOR),
 )
 

@@ -11,18 +11,19 @@ Each table states it beside its columns: `info=lies(BY_CUSTOMER)`. What decides:
 
 COORDINATOR is in the metadata of Citus, COORDINATOR_ALONE is not. The difference is the commit. A transaction that
 changes rows on one worker and in a table that Citus does not know commits at the worker first, without a prepared
-transaction: a crash in between would keep a balance and lose its notification in `outbox`. A change of a table in the
-metadata makes Citus prepare the transaction at the worker.
+transaction: a crash in between would delete a row of `outbox` and lose the deliveries that were made of it. A change
+of a table in the metadata makes Citus prepare the transaction at the worker; the fan-out changes `fan_out` for that.
 """
 
 import enum
 from collections.abc import Mapping
+from typing import Any
 
 from sqlalchemy import Table
 
 from store.tables.base import metadata
 
-_KEY = "placement"
+_PLACEMENT, _KEY = "placement", "distributed key"
 
 
 class Placement(enum.Enum):
@@ -44,14 +45,24 @@ DISTRIBUTION_COLUMN = "customer_id"
 ANCHOR = "customer"
 
 
-def lies(placement: Placement) -> dict[str, Placement]:
-    """The `info` of a table that lies there."""
-    return {_KEY: placement}
+def lies(placement: Placement, *, key: tuple[str, ...] = ()) -> dict[str, Any]:
+    """The `info` of a table that lies there.
+
+    key: the columns of its primary key while it is distributed, where they are others than on one PostgreSQL. A key
+    that contains the customer is larger, and only a cluster needs it.
+    """
+    return {_PLACEMENT: placement, _KEY: key}
 
 
 def placement_of(table: Table) -> Placement | None:
     """Where a table lies; None if it does not say."""
-    found: Placement | None = table.info.get(_KEY)
+    found: Placement | None = table.info.get(_PLACEMENT)
+    return found
+
+
+def distributed_key_of(table: Table) -> tuple[str, ...]:
+    """The columns of its primary key while it is distributed; none if they are those of one PostgreSQL."""
+    found: tuple[str, ...] = table.info[_KEY]
     return found
 
 
@@ -60,6 +71,6 @@ def placements() -> Mapping[str, Placement]:
 
     `store.tables` has to be imported. Raises KeyError for a table that does not say.
     """
-    by_name = {table.name: table.info[_KEY] for table in metadata.sorted_tables}
+    by_name = {table.name: table.info[_PLACEMENT] for table in metadata.sorted_tables}
     # All others are colocated with the anchor, so it comes first.
     return {ANCHOR: by_name[ANCHOR]} | by_name

@@ -19,7 +19,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSONB
 
 from store.tables.base import Identifier, Organization, Time, metadata
-from store.tables.placement import COORDINATOR_ALONE, lies
+from store.tables.placement import COORDINATOR, COORDINATOR_ALONE, lies
 
 endpoint = Table(
     "endpoint",
@@ -110,7 +110,7 @@ operator_event = Table(
     Column("trace_context", Text, nullable=False, server_default=""),  # see `notification`
     Column("create_time", Time, nullable=False),
     Index("operator_event_by_time", "organization_id", "create_time", "event_id"),
-    info=lies(COORDINATOR_ALONE),
+    info=lies(COORDINATOR),
 )
 
 # A delivery waits for its next attempt (next_attempt_time is set), or a notifier has claimed it (lease_token is set),

@@ -10,6 +10,7 @@ class FeedLimits:
     """How often feeds are read, and how much at once.
 
     poll_interval: seconds between polls for notifications whose commit was not heard.
+    all_nodes_interval: seconds between polls that look for them on all nodes of a cluster.
     retry_pause: seconds before the next try while the database is unavailable.
     tail_entries: entries that a tail keeps in memory.
     read_entries: entries by which a tail grows in one transaction.
@@ -18,6 +19,7 @@ class FeedLimits:
     """
 
     poll_interval: float = 1.0
+    all_nodes_interval: float = 5.0
     retry_pause: float = 1.0
     tail_entries: int = MAX_ENTRIES
     read_entries: int = 500

@@ -26,7 +26,8 @@ from store.deliveries import outbox
 from store.identity import organizations
 from store.notifications import feed
 from store.notifications.feed import FeedEntry, NotificationFilter
-from store.notifications.placing import ASSIGN_LIMIT, PendingRow, Placed, assign_positions
+from store.notifications.placed import PendingRow, Placed
+from store.notifications.placing import assign_positions
 from store.notifications.unseen import UnseenWait
 from store.postgres.database import Connection, Database, DatabaseUnavailable
 
@@ -96,6 +97,7 @@ class Feeds:
         self.catch_up_gate = FairSemaphore(CATCH_UP_READERS)
         self._waits: dict[int, UnseenWait] = {}  # of the sweeps, by organization
         self._tasks = self._background_tasks()
+        self._next_look = 0.0  # at the nodes of a cluster, by the event loop's clock
         self._growing: list[BackgroundTask] = []  # including tasks that are about to end
 
     def _background_tasks(self) -> tuple[BackgroundTask, ...]:
@@ -248,7 +250,7 @@ class Feeds:
         tail.deletion_epoch = deletion_epoch
         if found.erased_to is not None:
             tail.skip_to(found.erased_to)
-        return limit in (placed.number, len(found.entries)), placed.unseen
+        return placed.more or len(found.entries) == limit, placed.unseen
 
     def _hint(self, organization_ids: set[int] | None) -> None:
         """Wakes the tails of those organizations, or all of them."""
@@ -269,8 +271,12 @@ class Feeds:
             if subscribed.tail.position is not None
         }
         if seen:
+            now = asyncio.get_running_loop().time()
+            looks = now >= self._next_look
+            if looks:
+                self._next_look = now + self._limits.all_nodes_interval
             async with self._tail_readers, self._database.transaction() as connection:
-                self._hint(await feed.with_later_entries(connection, seen))
+                self._hint(await feed.with_later_entries(connection, seen, all_nodes=looks))
                 deletions = await organizations.deletion_epochs(connection, seen)
             for organization_id, subscribed in self._feeds.items():
                 if deletions.get(organization_id, subscribed.tail.deletion_epoch) != subscribed.tail.deletion_epoch:
@@ -298,7 +304,7 @@ class Feeds:
                 # A contained failure concerns this feed only; the next sweep tries it again.
                 if not error.failure.contained:
                     raise
-            if placed.number == ASSIGN_LIMIT:
+            if placed.more:
                 waiting.append(organization_id)  # after the others
         self._waits = waits
 

@@ -19,7 +19,7 @@ from store.identity import idempotent_answers
 from store.notifications import feed, placing
 from store.notifications import history as notification_history
 from store.notifications.feed import NotificationFilter
-from store.notifications.placing import PendingRow, Placed
+from store.notifications.placed import PendingRow, Placed
 from store.postgres.database import Database, DatabaseUnavailable
 from tests.support.notifications.watching import Subscriber, names, notify, pool, watch
 from tests.support.server.limits import with_server_limits

@@ -9,7 +9,7 @@ import pytest
 from generated.tidemark.v1 import alert_service_pb2, notification_pb2
 from server.alerts.subscribers.feeds import Feeds
 from store.notifications import placing, unseen
-from store.notifications.placing import PendingRow
+from store.notifications.placed import PendingRow
 from store.notifications.unseen import UnseenWait
 from store.postgres.database import Database
 from tests.support.notifications.split_commits import split_committer

@@ -8,6 +8,7 @@ from runtime.clock import ManualClock
 from store.identity import organizations
 from store.notifications import feed, history, placing
 from store.notifications.feed import FeedEntry, NotificationFilter
+from store.notifications.placed import Placed
 from store.postgres.database import Database
 from tests.support.postgres.plans import recorded
 from tests.support.server.sharing import own_database
@@ -105,7 +106,7 @@ async def test_positions_of_many_notifications_are_assigned_in_bounded_transacti
 ) -> None:
     assigned = list[int]()
 
-    async def assign(connection: AsyncConnection, organization_id: int, limit: int) -> placing.Placed:
+    async def assign(connection: AsyncConnection, organization_id: int, limit: int) -> Placed:
         placed = await placing.assign_positions(connection, organization_id, limit)
         assigned.append(placed.number)
         return placed

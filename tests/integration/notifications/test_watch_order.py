@@ -8,7 +8,8 @@ from collections import defaultdict
 from generated.tidemark.v1 import alert_service_pb2, notification_pb2, threshold_pb2, usage_pb2
 from server.alerts.subscribers.feed_limits import FeedLimits
 from server.limits import ServerLimits
-from store.notifications.placing import Placed, assign_positions
+from store.notifications.placed import Placed
+from store.notifications.placing import assign_positions
 from store.postgres.database import Database
 from tests.support.notifications.watching import Subscriber, committer, names, watch
 from tests.support.server.limits import with_server_limits

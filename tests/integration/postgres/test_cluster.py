@@ -25,6 +25,11 @@ pytestmark = pytest.mark.skipif(
 )
 
 _CUSTOMERS = 40
+_OUTBOX_ROW = (
+    "INSERT INTO outbox (organization_id, customer_id, notification_id, event_type, condition_type, create_time)"
+    " VALUES (1, 'c1', 'n', 't', 't', now())"
+)
+_ORGANIZATION = "INSERT INTO organization (name, create_time) VALUES ('n-' || random(), now())"
 _DATA = f"""
 CREATE TABLE event_2026_03 (LIKE event);
 CREATE UNIQUE INDEX event_2026_03_key ON event_2026_03 (
@@ -35,9 +40,18 @@ INSERT INTO wallet (organization_id, customer_id) SELECT 1, 'c' || n FROM genera
 INSERT INTO event (organization_id, customer_id, event_id, event_time, ingest_time, quantity)
 SELECT 1, 'c' || n, 'e', '2026-03-05', '2026-03-05', n FROM generate_series(1, {_CUSTOMERS}) AS n;
 INSERT INTO fact_deletion VALUES (1, 'METRIC', '', 'm', 7);
-INSERT INTO outbox (organization_id, customer_id, notification_id, event_type, condition_type, create_time)
-VALUES (1, 'c1', 'n', 't', 't', now());
+{_OUTBOX_ROW};
+{_ORGANIZATION};
 """
+# As migrations before 0053 and their version left it.
+_AS_BEFORE = (
+    "DROP TABLE outbox",
+    "CREATE TABLE outbox (outbox_id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, organization_id bigint NOT NULL,"
+    ' customer_id text COLLATE "C" NOT NULL, notification_id text COLLATE "C" NOT NULL,'
+    ' event_type text COLLATE "C" NOT NULL, condition_type text COLLATE "C" NOT NULL,'
+    " create_time timestamptz NOT NULL)",
+    "SELECT citus_add_local_table_to_metadata('outbox')",
+)
 _HELD = (
     "SELECT (SELECT count(*) FROM wallet), (SELECT sum(quantity) FROM event), (SELECT count(*) FROM fact_deletion)"
 )
@@ -110,10 +124,29 @@ def test_a_table_of_a_later_migration_is_moved_to_its_place(database_url: str) -
     test_each_table_lies_where_it_was_decided(database_url)
 
 
+@pytest.mark.own_database
+async def test_a_queue_that_an_earlier_version_had_on_the_coordinator_moves_with_its_rows(database_url: str) -> None:
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        for statement in _AS_BEFORE:
+            connection.execute(statement.encode())
+        connection.execute(_OUTBOX_ROW.encode())
+    database = Database(database_url)
+    async with database.raw_transaction():
+        with pytest.raises(StillInUse, match="tidemark"):
+            migrate(database_url)
+    await database.close()
+    assert migrate(database_url)
+    test_each_table_lies_where_it_was_decided(database_url)
+    assert _value(database_url, "SELECT outbox_id, customer_id FROM outbox") == (1, "c1")
+    assert _value(database_url, f"{_OUTBOX_ROW} RETURNING outbox_id") == (2,)
+
+
 def test_a_database_with_data_is_distributed_with_it(undistributed: str) -> None:
     assert migrate(undistributed, cluster=workers())
     assert _value(undistributed, _HELD) == _EXPECTED
     assert _value(undistributed, _ON_COORDINATOR) == (0,)
+    assert _value(undistributed, f"{_OUTBOX_ROW} RETURNING outbox_id") == (2,)
+    assert _value(undistributed, f"{_ORGANIZATION} RETURNING organization_id") == (2,)
     test_each_table_lies_where_it_was_decided(undistributed)
 
 

@@ -8,7 +8,6 @@ from decimal import Decimal
 from typing import Any
 
 import grpc
-import psycopg
 
 from evaluator.alerts import AlertRule, ConditionType, Scope, ScopeKind
 from evaluator.gauges import Gauge, Measure
@@ -19,7 +18,9 @@ from evaluator.transitions import Transition
 from generated.tidemark.v1 import alert_service_pb2 as messages
 from generated.tidemark.v1 import notification_pb2
 from store.notifications.writing import write_notifications
+from store.postgres import sessions
 from store.postgres.database import Database, DriverConnection
+from store.postgres.pooled_connection import PooledConnection
 from tests.support.usage.caller import Caller
 from tests.support.waiting import within
 
@@ -159,10 +160,14 @@ class Committer:
 
 
 @asynccontextmanager
-async def committer(caller: Caller) -> AsyncIterator[Committer]:
-    """A connection of the test's own, whose transaction is open until it commits."""
+async def committer(caller: Caller, url: str = "") -> AsyncIterator[Committer]:
+    """A connection of the test's own, whose transaction is open until it commits.
+
+    url: of the database on another node of a cluster than the caller's.
+    """
     [[organization_id]] = await caller.rows("SELECT %(organization_id)s::bigint")
-    async with await psycopg.AsyncConnection.connect(caller.database_url) as connection:
+    async with await PooledConnection.connect(url or caller.database_url) as connection:
+        await sessions.prepare(connection)
         yield Committer(caller, connection, organization_id)
 
 

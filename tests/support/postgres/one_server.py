@@ -41,6 +41,12 @@ ONE_SERVER: Mapping[str, str] = {
     "alerts.quiet_at_creation.FOUND": "each new alert gets its backfill",
     "usage.quiet_gauges._SETTLE": "the alert is evaluated on each customer",
     "views.alarms._TOTALS": "_TOTALS_APART",
+    # Queues that lie by customer on a cluster.
+    "deliveries.outbox._TAKE": "store.deliveries.cluster_outbox",
+    "deliveries.pending_work._PENDING_WORK": "_WITHOUT_OUTBOX",
+    "notifications.feed._WITH_LATER_ENTRIES": "_WITH_LATER_POSITIONS, and organizations_with_pending",
+    "notifications.placing._HAS_PENDING": "store.notifications.cluster_placing",
+    "notifications.placing._PLACE": "store.notifications.cluster_placing",
     # Parts of statements, and statements of one customer.
     "balances.held_segments._COVERED": "_COVERED_JOINED",
     "monitoring.backlog._ALL": "_DELIVERIES_ALONE and _OTHERS",

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from sqlalchemy import ForeignKeyConstraint, MetaData, PrimaryKeyConstraint, Table, UniqueConstraint
 
-from store.tables.placement import DISTRIBUTION_COLUMN, Placement, placement_of
+from store.tables.placement import DISTRIBUTION_COLUMN, Placement, distributed_key_of, placement_of
 
 # From where a foreign key can go to a table EVERY_NODE, and to one COORDINATOR.
 _TO_EVERY_NODE = {Placement.BY_CUSTOMER, Placement.EVERY_NODE, Placement.COORDINATOR}
@@ -35,9 +35,13 @@ def _offences(table: Table) -> Iterator[str]:
 
 
 def _unique(table: Table) -> Iterator[tuple[str, set[str]]]:
+    """The unique keys of a distributed table."""
+    own_key = distributed_key_of(table)
     for constraint in table.constraints:
         if isinstance(constraint, PrimaryKeyConstraint | UniqueConstraint) and len(constraint.columns):
-            yield f"the key ({', '.join(constraint.columns.keys())})", set(constraint.columns.keys())
+            replaced = own_key and isinstance(constraint, PrimaryKeyConstraint)
+            columns = own_key if replaced else tuple(constraint.columns.keys())
+            yield f"the key ({', '.join(columns)})", set(columns)
     for index in table.indexes:
         if index.unique:
             yield f"the index {index.name}", set(index.columns.keys())

@@ -14,7 +14,7 @@ from tests.support.postgres.distributed_ddl import ddl_offences
         "CREATE INDEX CONCURRENTLY gauge_by_note ON gauge (note)",
         "CREATE UNIQUE INDEX gauge_note ON gauge (organization_id, customer_id, note)",
         "CREATE TRIGGER count_alerts AFTER INSERT ON alert FOR EACH STATEMENT EXECUTE FUNCTION f()",
-        "ALTER TABLE outbox ADD COLUMN n bigint GENERATED ALWAYS AS IDENTITY",
+        "ALTER TABLE audit_pending ADD COLUMN n bigint GENERATED ALWAYS AS IDENTITY",
         "CREATE TABLE new_table (customer_id text PRIMARY KEY)",
         "UPDATE customer SET display_name = '' WHERE display_name IS NULL",
     ],

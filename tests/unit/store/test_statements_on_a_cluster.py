@@ -74,7 +74,7 @@ def test_each_exception_is_needed() -> None:
         ("SELECT * FROM customer c JOIN organization o USING (organization_id)", "lie apart"),
         ("UPDATE customer c SET plan_id = o.name FROM organization o WHERE o.organization_id = 1", "lie apart"),
         (
-            "SELECT n.body, (SELECT count(*) FROM outbox o WHERE o.customer_id = n.customer_id) FROM notification n",
+            "SELECT n.body, (SELECT count(*) FROM alert a WHERE a.customer_id = n.customer_id) FROM notification n",
             "lie apart",
         ),
         (
@@ -82,7 +82,7 @@ def test_each_exception_is_needed() -> None:
             "lie apart",
         ),
         (
-            "WITH gone AS (DELETE FROM feed_pending p USING notification n RETURNING p.*) SELECT * FROM gone",
+            "WITH gone AS (DELETE FROM audit_pending p USING notification n RETURNING p.*) SELECT * FROM gone",
             "lie apart",
         ),
         (
