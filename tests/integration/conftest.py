@@ -1,11 +1,13 @@
 """Fixtures of the integration ring: a real PostgreSQL, and a migrated, empty database for each test."""
 
+from collections.abc import Iterator
+
 import pytest
 
 from engine.limits import DEFAULT_LIMITS, EngineLimits
 from runtime.clock import ManualClock
 from server.limits import DEFAULT_SERVER_LIMITS, ServerLimits
-from tests.support.databases import NOON
+from tests.support.databases import NOON, Template
 from tests.support.emptied import (
     database,
     database_url,
@@ -36,6 +38,13 @@ pytest.register_assert_rewrite(
 def clock(request: pytest.FixtureRequest) -> ManualClock:
     """A clock that stands at noon in the middle of a month; a test that shares its server cannot move it."""
     return StandingClock(NOON) if is_shared(request) else ManualClock(NOON)
+
+
+@pytest.fixture
+def empty_url(template: Template) -> Iterator[str]:
+    """The URL of a database without tables."""
+    with template.empty_database() as url:
+        yield url
 
 
 @pytest.fixture

@@ -72,6 +72,16 @@ class Template:
             self._copies.remove(name)
             self.nodes.drop(name)
 
+    @contextmanager
+    def empty_database(self) -> Iterator[str]:
+        """The URL of a new database without tables, which is dropped after the block; of a cluster, no part of it."""
+        name = f"tidemark_test_{os.getpid()}_{next(self._numbers)}"
+        self.nodes.execute(f"CREATE DATABASE {name} STRATEGY FILE_COPY")
+        try:
+            yield self._url(name)
+        finally:
+            self.nodes.drop(name)
+
     def _make(self, months: bool) -> str:
         name = f"tidemark_test_{os.getpid()}_{next(self._numbers)}"
         self._copy(name, f"{self._name}_months" if months else self._name)

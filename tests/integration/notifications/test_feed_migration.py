@@ -8,9 +8,6 @@ from sqlalchemy import text
 
 import store.migrate
 from store.postgres.database import sync_engine
-from tests.support.server.sharing import own_database
-
-pytestmark = own_database
 
 BEFORE = "0005"
 
@@ -26,18 +23,16 @@ INSERT INTO notification VALUES
 """
 
 
-def test_the_migration_gives_positions_to_stored_notifications(database_url: str) -> None:
-    engine = sync_engine(database_url)
+def test_the_migration_gives_positions_to_stored_notifications(empty_url: str) -> None:
+    engine = sync_engine(empty_url)
     with engine.begin() as connection:
-        connection.execute(text("DROP SCHEMA public CASCADE"))
-        connection.execute(text("CREATE SCHEMA public"))
         configuration = Config()
         folder = Path(store.migrate.__file__).parent / "migrations"
         configuration.set_main_option("script_location", str(folder))
         configuration.attributes["connection"] = connection
         command.upgrade(configuration, BEFORE)
         connection.execute(text(ROWS))
-    store.migrate.migrate(database_url)
+    store.migrate.migrate(empty_url)
     with engine.connect() as connection:
         entries = connection.execute(
             text(

@@ -114,14 +114,14 @@ async def idle_in_transaction_before_the_commit(database: Database, other: Sessi
 
 async def terminated(database: Database, other: Session) -> None:
     async with database.raw_transaction() as raw:
-        await other.execute("SELECT pg_terminate_backend(%s)", (raw.info.backend_pid,))
+        await other.execute("SELECT pg_terminate_backend(%s::integer)", (raw.info.backend_pid,))
         await raw.execute("SELECT 1")
 
 
 async def terminated_in_a_pipeline(database: Database, other: Session) -> None:
     async with database.raw_transaction() as raw, raw.pipeline():
         await raw.execute("SELECT 1")
-        await other.execute("SELECT pg_terminate_backend(%s)", (raw.info.backend_pid,))
+        await other.execute("SELECT pg_terminate_backend(%s::integer)", (raw.info.backend_pid,))
         await until_gone(other, raw.info.backend_pid)
         await raw.execute("SELECT 2")
 
@@ -129,7 +129,7 @@ async def terminated_in_a_pipeline(database: Database, other: Session) -> None:
 async def terminated_before_a_statement_of_alchemy(database: Database, other: Session) -> None:
     async with database.transaction() as connection:
         raw = await driver(connection)
-        await other.execute("SELECT pg_terminate_backend(%s)", (raw.info.backend_pid,))
+        await other.execute("SELECT pg_terminate_backend(%s::integer)", (raw.info.backend_pid,))
         # The error of the raw statement is suppressed: the next statement finds the connection closed.
         with contextlib.suppress(psycopg.Error):
             await raw.execute("SELECT 1")

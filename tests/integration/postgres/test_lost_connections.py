@@ -16,7 +16,7 @@ pytestmark = own_database
 async def end(database: Database, pid: int) -> None:
     """Cuts one connection."""
     async with await psycopg.AsyncConnection.connect(database.url, autocommit=True) as connection:
-        await connection.execute("SELECT pg_terminate_backend(%s)", (pid,))
+        await connection.execute("SELECT pg_terminate_backend(%s::integer)", (pid,))
 
 
 @pytest.mark.parametrize("raw", [True, False])

@@ -2,7 +2,6 @@
 
 import asyncio
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import psycopg
@@ -30,16 +29,6 @@ MIGRATIONS = Path(migrate_module.__file__).parent / "migrations"
 FIRST = "0014"
 # Written before the rule that the last tests hold; no version was released with less.
 BEFORE_THE_RULE = {"0022", "0023", "0027"}
-
-
-@pytest.fixture
-def empty_url(template: Template) -> Iterator[str]:
-    """The URL of a database without a schema."""
-    with template.lent_database(months=False) as url:
-        with psycopg.connect(url, autocommit=True) as connection:
-            connection.execute("DROP SCHEMA public CASCADE")
-            connection.execute("CREATE SCHEMA public")
-        yield url
 
 
 def migrate_to(url: str, revision: str) -> dict[str, int]:

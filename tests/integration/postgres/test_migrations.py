@@ -50,13 +50,10 @@ def test_migrations_create_the_tables_of_the_code(database_url: str) -> None:
     assert differences == []
 
 
-def test_replicas_that_start_together_migrate_once(database_url: str) -> None:
-    engine = sync_engine(database_url)
-    with engine.begin() as connection:
-        connection.execute(text("DROP SCHEMA public CASCADE"))
-        connection.execute(text("CREATE SCHEMA public"))
+def test_replicas_that_start_together_migrate_once(empty_url: str) -> None:
+    engine = sync_engine(empty_url)
     with ThreadPoolExecutor(4) as pool:
-        list(pool.map(migrate, [database_url] * 4))
+        list(pool.map(migrate, [empty_url] * 4))
     with engine.connect() as connection:
         assert connection.scalar(text("SELECT count(*) FROM event")) == 0
     engine.dispose()
@@ -210,13 +207,10 @@ def test_a_role_that_does_not_own_the_tables_is_refused_with_the_name_of_their_o
         engine.dispose()
 
 
-def test_a_schema_check_of_an_empty_database_reports_that_no_schema_exists(database_url: str) -> None:
-    engine = sync_engine(database_url)
-    with engine.begin() as connection:
-        connection.execute(text("DROP SCHEMA public CASCADE"))
-        connection.execute(text("CREATE SCHEMA public"))
+def test_a_schema_check_of_an_empty_database_reports_that_no_schema_exists(empty_url: str) -> None:
+    engine = sync_engine(empty_url)
     with pytest.raises(SchemaTooOld, match="revision none"):
-        check(database_url)
+        check(empty_url)
     with engine.connect() as connection:
         assert connection.scalar(text("SELECT count(*) FROM pg_tables WHERE schemaname = 'public'")) == 0
     engine.dispose()

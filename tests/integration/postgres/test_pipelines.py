@@ -174,5 +174,5 @@ async def test_a_connection_that_is_lost_in_a_pipeline_is_not_used_again(databas
 async def end_within(raw: DriverConnection, other: psycopg.AsyncConnection[tuple[bool]]) -> None:
     async with raw.pipeline():
         await raw.execute("INSERT INTO made VALUES (1)")
-        await other.execute("SELECT pg_terminate_backend(%s)", (raw.info.backend_pid,))
+        await other.execute("SELECT pg_terminate_backend(%s::integer)", (raw.info.backend_pid,))
         await (await raw.execute("SELECT 1")).fetchall()

@@ -11,6 +11,8 @@ def _one_server(reason: str) -> pytest.MarkDecorator:
 
 # Counters of rows and EXPLAIN show the coordinator's part of a statement; its rows are read from shards.
 reads_plans = _one_server("the test counts the rows that statements read; those of shards are not shown")
+# `storage.dead_rows` reads the statistics of the node that it is connected to.
+counts_dead_rows = _one_server("rows of Citus' tables lie in shards, whose statistics the check does not read")
 # `store.citus.event_keys` makes the keys of all partitions anew.
 has_old_keys = _one_server("distributed partitions of events never have the earlier key")
 # `tests.support.postgres.one_server` says which, and what does the work instead.

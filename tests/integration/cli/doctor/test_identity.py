@@ -95,22 +95,21 @@ async def test_certificates_that_end_or_do_not_fit_are_found(database_url: str, 
 
 
 async def test_quotas_that_are_nearly_used_are_found(database: Database, database_url: str) -> None:
-    await House.build(database, SystemClock(), "acme")
+    acme = (await House.build(database, SystemClock(), "acme")).organization_id
     settings = Configuration(database_url=database_url, quotas={QuotaKind.STREAMS: 10, QuotaKind.ALERTS: 100})
     assert (await check(database_url, "quotas.use", settings=settings)).severity is OK
-    ids = "(SELECT organization_id FROM organization)"
     await execute(
         database_url,
         "INSERT INTO quota_use (organization_id, process_id, streams, watchers, events_per_second, bytes_per_second,"
-        f" update_time) SELECT {ids}, 'p' || n, 5, 50, 0, 0, now() + interval '1 hour' FROM generate_series(1, 2) n",
-        f"INSERT INTO alert_count (organization_id, alerts) VALUES ({ids}, 85)",
+        f" update_time) SELECT {acme}, 'p' || n, 5, 50, 0, 0, now() + interval '1 hour' FROM generate_series(1, 2) n",
+        f"INSERT INTO alert_count (organization_id, alerts) VALUES ({acme}, 85)",
     )
     found = await check(database_url, "quotas.use", settings=settings)
     assert [(one.severity, one.found.partition(":")[0]) for one in found.findings] == [
         (PROBLEM, "acme uses 10 of its quota of 10 streams"),
         (WARNING, "acme uses 85 of its quota of 100 alerts"),
     ]
-    own = f'INSERT INTO organization_quota VALUES ({ids}, \'{{"streams": null, "alerts": 1000}}\', now())'
+    own = f'INSERT INTO organization_quota VALUES ({acme}, \'{{"streams": null, "alerts": 1000}}\', now())'
     await execute(database_url, own)
     assert (await check(database_url, "quotas.use", settings=settings)).severity is OK
 

@@ -12,6 +12,7 @@ from cli.doctor.findings import Severity
 from runtime.clock import ManualClock
 from runtime.configuration import Configuration
 from tests.support.cli.doctor import check, execute
+from tests.support.postgres import only_one_server
 from tests.support.server.sharing import own_database
 
 OK, WARNING, PROBLEM = Severity.OK, Severity.WARNING, Severity.PROBLEM
@@ -40,6 +41,7 @@ async def test_partitions_beyond_their_retention_are_found(database_url: str, cl
     assert "TIDEMARK_RETENTION_DAYS" in found.findings[0].found
 
 
+@only_one_server.counts_dead_rows
 @own_database
 async def test_dead_rows_and_a_table_without_autovacuum_are_found(
     database_url: str, monkeypatch: pytest.MonkeyPatch

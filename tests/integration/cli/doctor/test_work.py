@@ -69,8 +69,7 @@ async def test_failing_and_disabled_endpoints_are_found_with_the_reason(
 
 
 async def test_work_that_waits_for_servers_is_found(database: Database, database_url: str) -> None:
-    await House.build(database, SystemClock())
-    ids = "(SELECT organization_id FROM organization)"
+    org = (await House.build(database, SystemClock())).organization_id
     for check_id in (
         *("work.timers", "work.evaluations", "work.erasures", "work.redeliveries", "work.backfills"),
         *("work.reservations", "work.recharges", "work.recharge_policies"),
@@ -78,12 +77,12 @@ async def test_work_that_waits_for_servers_is_found(database: Database, database
         assert (await check(database_url, check_id)).severity is OK
     await execute(
         database_url,
-        f"INSERT INTO wallet (organization_id, customer_id, due_time) VALUES ({ids}, 'c', now() - interval '1 hour')",
+        f"INSERT INTO wallet (organization_id, customer_id, due_time) VALUES ({org}, 'c', now() - interval '1 hour')",
         # One is late, one is in its grace, and one has ended.
         *(
             "INSERT INTO reservation (organization_id, customer_id, reservation_id, state, digest, metric_id,"
             " quantity, overage_policy, outcome, granted_quantity, event_time, create_time, expire_time)"
-            f" VALUES ({ids}, 'c', '{name}', '{state}', gen_random_uuid(), 'm', 1, 'DEFAULT', 'ALLOWED', 1, now(),"
+            f" VALUES ({org}, 'c', '{name}', '{state}', gen_random_uuid(), 'm', 1, 'DEFAULT', 'ALLOWED', 1, now(),"
             f" now(), now() - interval '{age}')"
             for name, state, age in (
                 ("late", "OPEN", "1 hour"),
@@ -93,24 +92,24 @@ async def test_work_that_waits_for_servers_is_found(database: Database, database
         ),
         "INSERT INTO recharge_policy (organization_id, customer_id, balance_id, policy_id, below, fixed_amount,"
         " min_amount, cooldown, failure_cooldown, max_attempts, report_timeout, as_of_time, create_time, update_time,"
-        f" state, failed_attempts, last_sequence) VALUES ({ids}, 'c', 'b', 'p', 1, 1, 0, '0', '0', 1, '1 day', now(),"
+        f" state, failed_attempts, last_sequence) VALUES ({org}, 'c', 'b', 'p', 1, 1, 0, '0', '0', 1, '1 day', now(),"
         " now(), now(), 'DISABLED', 1, 1)",
         "INSERT INTO recharge (organization_id, customer_id, recharge_id, balance_id, policy_id, sequence, state,"
-        f" attempt, unit, amount, remaining, create_time, expire_time) VALUES ({ids}, 'c', 'r', 'b', 'p', 1,"
+        f" attempt, unit, amount, remaining, create_time, expire_time) VALUES ({org}, 'c', 'r', 'b', 'p', 1,"
         " 'REQUESTED', 1, 'cost/USD', 1, 0, now() - interval '2 days', now())",
         "INSERT INTO customer_evaluation (organization_id, customer_id, facts, usage, subscriptions, limit_units,"
-        f" epoch, change_time, due_time) VALUES ({ids}, 'c', true, true, true, '{{}}', 1, now(),"
+        f" epoch, change_time, due_time) VALUES ({org}, 'c', true, true, true, '{{}}', 1, now(),"
         " now() - interval '1 hour')",
         "INSERT INTO erasure_job (organization_id, job_id, customer_id, pseudonym, state, create_time)"
-        f" VALUES ({ids}, 'j', 'c', 'p', 'RUNNING', now() - interval '2 hours')",
+        f" VALUES ({org}, 'j', 'c', 'p', 'RUNNING', now() - interval '2 hours')",
         "INSERT INTO redelivery_job (organization_id, job_id, endpoint_id, kind, state, start_time, end_time,"
-        f" statuses, create_time) VALUES ({ids}, 'j', 'e', 'RECOVERY', 'RUNNING', now(), now(), '{{}}',"
+        f" statuses, create_time) VALUES ({org}, 'j', 'e', 'RECOVERY', 'RUNNING', now(), now(), '{{}}',"
         " now() - interval '2 hours')",
         "INSERT INTO alert (organization_id, alert_id, name, state, scope, condition_type, condition, thresholds,"
         " uniqueness_key_held, evaluate_on_create, version, changed_epoch, watching_epoch, watching_time,"
-        f" visit_after, create_time, update_time) VALUES ({ids}, 'a', 'n', 'ACTIVE', 'ALL_CUSTOMERS',"
+        f" visit_after, create_time, update_time) VALUES ({org}, 'a', 'n', 'ACTIVE', 'ALL_CUSTOMERS',"
         " 'usage_threshold_reached', '{}', '[]', false, true, 1, 1, 1, now(), '', now(), now() - interval '2 hours')",
-        f"INSERT INTO feed_pending (organization_id, customer_id, notification_id) SELECT {ids}, 'c', 'n' || n"
+        f"INSERT INTO feed_pending (organization_id, customer_id, notification_id) SELECT {org}, 'c', 'n' || n"
         " FROM generate_series(1, 6000) n",
     )
     for check_id, severity in (
