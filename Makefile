@@ -135,12 +135,11 @@ bench: $(STAMP) ## ingest and latency, under 3 minutes; PART= runs one part: bat
 
 # --- checking -----------------------------------------------------------------------------------------------
 
-# mypy keeps one processor busy: all else that a test run needs first is done beside it.
+# mypy keeps one processor busy: all else that comes before the long run is done beside it.
 .PHONY: test
 test: $(STAMP) ## everything CI runs: lint, types, contract, generated code, and all rings of tests
 	@$(MAKE) --no-print-directory --jobs 2 $(if $(filter output-sync,$(.FEATURES)),--output-sync=target) \
-		node types check $(if $(ARGS),,compiled)
-	$(if $(ARGS),,$(MAKE) --no-print-directory test-postgres)
+		node types check $(if $(ARGS),,compiled test-postgres)
 	$(BIN)/pytest $(SHARED) $(ARGS)
 
 # The byte code of the tests, and of what they import: otherwise each process of the run compiles all of it.
@@ -149,7 +148,7 @@ compiled: $(STAMP)
 	@$(BIN)/pytest --collect-only -qq > $(BUILD)/collected.log || { cat $(BUILD)/collected.log; exit 1; }
 
 .PHONY: test-postgres
-test-postgres: $(STAMP) ## what depends most on the database, on the operating system's PostgreSQL as it comes
+test-postgres: $(STAMP) $(filter compiled,$(MAKECMDGOALS)) ## what depends most on the database, on the operating system's PostgreSQL as it comes
 	$(BIN)/pytest $(SHARED) --postgres system $(addprefix tests/integration/,$(DATABASE_PART)) $(ARGS)
 
 .PHONY: check

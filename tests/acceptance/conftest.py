@@ -27,6 +27,18 @@ async def programs(database_url: str, tmp_path: Path) -> AsyncIterator[Programs]
         yield programs
 
 
+@pytest.fixture(scope="module")
+async def module_programs(template: Template, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Programs]:
+    """Starts servers and notifiers that the tests of a module share, on a database that they share.
+
+    A start of a server costs 2 seconds of CPU time. A test that needs only an organization of its own shares one. A
+    test that kills it starts it again.
+    """
+    with template.lent_database(months=False) as url:
+        async with running(url, tmp_path_factory.mktemp("programs")) as programs:
+            yield programs
+
+
 @pytest.fixture
 async def receiver() -> AsyncIterator[Receiver]:
     """A webhook receiver on a free port of 127.0.0.1."""

@@ -15,7 +15,7 @@ from generated.tidemark.v1 import (
     decision_pb2,
     reservation_pb2,
 )
-from tests.support.enforcement.stage import TOKENS, Stage, stage_on
+from tests.support.enforcement.stage import TOKENS, Stage, stage_of
 from tests.support.processes.programs import DEADLINE, Program, Programs
 from tests.support.waiting import within
 from tidemark_client import AsyncCachedChecks, AsyncGuard, CheckOptions, Client, GuardOptions, TidemarkError
@@ -50,10 +50,18 @@ async def guard_of(stage: Stage, **options: Any) -> AsyncIterator[AsyncGuard]:
     assert await guard.reports.drain(DEADLINE) == 0
 
 
+@pytest.fixture(scope="module")
+async def server(module_programs: Programs) -> Program:
+    """The server of all tests. A test may kill it."""
+    return await module_programs.serve()
+
+
 @pytest.fixture
-async def stage(programs: Programs) -> AsyncIterator[Stage]:
-    """A server, and a limit of 500 tokens."""
-    async with stage_on(programs) as stage:
+async def stage(server: Program, module_programs: Programs, request: pytest.FixtureRequest) -> AsyncIterator[Stage]:
+    """An organization of the test's own on the server, which runs, and a limit of 500 tokens."""
+    if not server.running:
+        await server.start()
+    async with stage_of(request.node.name, server, module_programs.url) as stage:
         yield stage
 
 

@@ -13,8 +13,8 @@ import pytest
 
 from generated.tidemark.v1 import reservation_pb2
 from tests.support.clients.node import CLIENT, environment, needs_node
-from tests.support.enforcement.stage import Stage, stage_on
-from tests.support.processes.programs import DEADLINE, Programs
+from tests.support.enforcement.stage import Stage, stage_of
+from tests.support.processes.programs import DEADLINE, Program, Programs
 from tests.support.waiting import within
 
 
@@ -79,11 +79,17 @@ async def gateway(
             await process.wait()
 
 
-@pytest.fixture
-async def stage(programs: Programs) -> AsyncIterator[Stage]:
-    """A server, and a limit of 500 tokens."""
+@pytest.fixture(scope="module")
+async def server(module_programs: Programs) -> Program:
+    """The server of all tests. A test may kill it, and starts it again."""
     needs_node()
-    async with stage_on(programs) as stage:
+    return await module_programs.serve()
+
+
+@pytest.fixture
+async def stage(server: Program, module_programs: Programs, request: pytest.FixtureRequest) -> AsyncIterator[Stage]:
+    """An organization of the test's own on the server, and a limit of 500 tokens."""
+    async with stage_of(request.node.name, server, module_programs.url) as stage:
         yield stage
 
 

@@ -22,7 +22,7 @@ from generated.tidemark.v1 import (
 )
 from store.identity import keys
 from store.postgres.database import Database
-from tests.support.processes.programs import DEADLINE, Program, Programs
+from tests.support.processes.programs import DEADLINE, Program
 
 TOKENS = "tokens"  # the metric, and the id of its limit
 # The channel must find a server soon that was started again.
@@ -84,14 +84,13 @@ class Stage:
 
 
 @asynccontextmanager
-async def stage_on(programs: Programs, amount: str = "500") -> AsyncIterator[Stage]:
-    """A server, and a limit of so many tokens."""
-    database = Database(programs.url)
+async def stage_of(organization: str, server: Program, url: str) -> AsyncIterator[Stage]:
+    """A new organization of that name on the server, whose database is at `url`, and a limit of 500 tokens."""
+    database = Database(url)
     async with database.transaction() as connection:
-        created = await keys.create_key(connection, "acme", datetime.now(UTC))
+        created = await keys.create_key(connection, organization, datetime.now(UTC))
     await database.close()
-    server = await programs.serve()
     async with grpc.aio.insecure_channel(server.address.server, options=_OPTIONS) as channel:
         stage = Stage(server, channel, created.key)
-        await stage.limit(amount)
+        await stage.limit("500")
         yield stage

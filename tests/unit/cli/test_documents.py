@@ -2,6 +2,7 @@
 
 import pytest
 
+from cli.resources import documents
 from cli.resources.contract import new
 from cli.resources.documents import BadDocument, fill, nodes_of, read_short, strip, tree_of
 from cli.resources.values import BadValue, duration_of, timestamp_of
@@ -95,7 +96,8 @@ def test_a_mistake_is_named_with_its_line_and_path(text: str, words: str) -> Non
     assert words in str(raised.value)
 
 
-def test_aliases_that_multiply_are_refused() -> None:
+def test_aliases_that_multiply_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(documents, "MAX_NODES", 20_000)  # each level has ten times as many
     lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
     lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 9)]
     with pytest.raises(BadDocument, match="has more than"):
