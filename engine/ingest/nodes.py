@@ -18,7 +18,7 @@ from store.identity import organizations
 from store.postgres.addresses import at_node
 from store.postgres.database import Database, DatabaseUnavailable
 
-REFRESH = 60.0  # seconds between two readings of the map
+REFRESH = 10.0  # seconds between two readings of the map
 MAX_CUSTOMERS = 100_000  # of an organization, of which the process knows the shard
 
 logger = logging.getLogger(__name__)
@@ -121,10 +121,15 @@ class Nodes:
         """Reads where shards lie now. Raises DatabaseUnavailable."""
         async with self._database.reading() as connection:
             found = await customer_nodes.read(connection)
-        if found is not None and found != self._map:
-            logger.info("shards were moved", extra={"action": LogAction.NODES_CHANGED})
-            self._use(found)
-            self.version += 1
+        if found is None or found == self._map:
+            return
+        logger.info("shards were moved", extra={"action": LogAction.NODES_CHANGED})
+        self._use(found)
+        self.version += 1
+        # Each connection has noted a shard of its node (`marker_of`), which can be elsewhere now. This also ends those
+        # to a node that was removed.
+        for pool in self._pools.values():
+            await pool.close()
 
     def _use(self, node_map: NodeMap) -> None:
         for node in node_map.nodes:

@@ -61,8 +61,10 @@ def placed(connection: Connection) -> Mapping[str, Placement | None]:
 
 
 def is_complete(connection: Connection) -> bool:
-    """Whether nothing is to be moved: the tables are not distributed at all, or each lies in its place."""
-    return not is_distributed_now(connection) or not (_missing(placed(connection)) or _left_over(connection))
+    """Whether nothing is to be done: the tables are not distributed at all, or each lies in its place."""
+    return not is_distributed_now(connection) or not (
+        _missing(placed(connection)) or _left_over(connection) or event_keys.immovable(connection)
+    )
 
 
 def distribute(connection: Connection) -> list[str]:
@@ -86,6 +88,7 @@ def distribute(connection: Connection) -> list[str]:
         connection.execute(text(f"LOCK TABLE {', '.join(missing)} IN ACCESS EXCLUSIVE MODE"))
         for table, placement in missing.items():
             _move(connection, table, placement)
+    event_keys.make_movable(connection, event_keys.immovable(connection))
     connection.commit()
     for table in _left_over(connection):
         connection.execute(text("SELECT truncate_local_data_after_distributing_table(:table)"), {"table": table})
