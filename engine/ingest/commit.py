@@ -5,9 +5,9 @@ evaluation), and after the commit `outcomes`. A few events of known customers ta
 """
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Collection, Sequence
-from contextlib import suppress
 from datetime import datetime, timedelta
 
 from engine.ingest import commit_span
@@ -43,6 +43,7 @@ from evaluator.events import UsageEvent
 from evaluator.routing import Router
 from runtime.actions import LogAction
 from runtime.clock import Clock
+from runtime.fair_semaphore import FairSemaphore
 from runtime.tracing.spans import Span
 from runtime.turns import Slices
 from store.balances.wallets import Wallet
@@ -86,14 +87,17 @@ class Committer:
         native: bool = True,
         monitoring: IngestMonitoring | None = None,
         node: Database | None = None,
+        coordinator_gate: FairSemaphore | None = None,
     ) -> None:
         """`grace`: how long after its end a period still counts late events.
 
         `containment_commits`: see `IngestLimits`. `between_commits`: awaited before a commit is tried again after one
         that failed, so that other organizations go on meanwhile. `first_pause`: see `Tries`. `native`: whether rows
         are written by compiled code, where there is some. `node`: the worker of a cluster where the customers lie.
+        `coordinator_gate`: has the seats for what is committed at the coordinator in its stead.
         """
         self._node = node
+        self._coordinator_gate = coordinator_gate
         self._node_is_away_until = 0.0  # by the event loop's clock
         self._database = database
         self._clock = clock
@@ -149,7 +153,7 @@ class Committer:
         """Like `commit`, and tries the node once. What is committed before it stays, so it contains what fails."""
         try:
             if at_node:
-                with suppress(NeedsCoordinator):
+                with contextlib.suppress(NeedsCoordinator):
                     return await self._attempt(batches, self._between_commits)
             return await self._attempt(batches, self._between_commits, at_node=False)
         except DatabaseUnavailable:
@@ -240,7 +244,10 @@ class Committer:
                 if error.failure.discard is not Discard.NOTHING:
                     self._node_is_away_until = asyncio.get_running_loop().time() + NODE_AWAY
                 raise
-        return await self._commit_in(self._database, group, span, duplicates, careful=careful)
+        async with contextlib.AsyncExitStack() as stack:
+            if self._coordinator_gate is not None:
+                await stack.enter_async_context(self._coordinator_gate.seat(self._organization_id))
+            return await self._commit_in(self._database, group, span, duplicates, careful=careful)
 
     def _can_run_at_node(self, rules: OrganizationRules, group: CommitGroup) -> bool:
         """Whether the rules that events need are cached, so that only a newer epoch sends them to the coordinator."""

@@ -3,11 +3,12 @@
 Citus accepts a unique index only with the distribution column in it. The index of `store.tables.event_key` has a hash
 of it instead.
 
-While Citus moves a shard, it copies the changes of its rows by logical replication. For that it has to know which row
-was deleted: by a primary key, or by all of its columns (REPLICA IDENTITY FULL). A partition has no primary key, since
-an index of expressions cannot be one. Without either, a shard moves only while no process writes to it. To name a row by
-all of its columns costs an INSERT and a COPY nothing. A deleted row is written to the log as a whole if `wal_level` is
-`logical`, and while its shard moves the new worker reads the partition for it: only voids and erasures delete events.
+While Citus moves a shard, it copies the changes of its rows by logical replication. For that it has to know which
+row was deleted: by a primary key, or by all of its columns (REPLICA IDENTITY FULL). A partition has no primary key,
+since an index of expressions cannot be one. Without either, a shard moves only while no process writes to it. To name
+a row by all of its columns costs an INSERT and a COPY nothing. A deleted row is written to the log as a whole if
+`wal_level` is `logical`, and while its shard moves the new worker reads the whole partition for it. Only voids and
+erasures delete events.
 """
 
 from collections.abc import Sequence

@@ -65,7 +65,8 @@ def _create(start: datetime, *, distributed: bool) -> Iterator[str]:
     # belongs to the partition: a key of the whole table would have to contain event_time.
     name = _name(start)
     yield f"CREATE TABLE {name} (LIKE event)"
-    yield f"CREATE UNIQUE INDEX {name}_key ON {name} ({event_key.DISTRIBUTED_INDEX if distributed else event_key.INDEX})"
+    key = event_key.DISTRIBUTED_INDEX if distributed else event_key.INDEX
+    yield f"CREATE UNIQUE INDEX {name}_key ON {name} ({key})"
     if distributed:
         yield f"ALTER TABLE {name} {event_key.REPLICA_IDENTITY}"
     yield (

@@ -77,7 +77,8 @@ class Server:
 
     def pools(self) -> list[Database]:
         """Of the workers."""
-        return [pool for number in range(1, self.nodes.number) if (pool := self.nodes.pool(number)) is not None]
+        places = (self.nodes.place(number) for number in range(self.nodes.number))
+        return [one.database for one in places if one is not None]
 
     async def close(self) -> None:
         """Ends it when nothing waits."""
