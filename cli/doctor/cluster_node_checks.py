@@ -10,6 +10,7 @@ from store.citus.nodes import seats_at_node
 from store.diagnosis import cluster, cluster_nodes
 from store.diagnosis.cluster_nodes import NodeState
 from store.postgres.addresses import at_node
+from store.postgres.poolers import shares_sessions
 
 _NONE = "the database has no extension Citus"
 OTHER_SESSIONS = 4  # of a process beside its pool: probe, watch, listen, revocations
@@ -203,6 +204,10 @@ async def reach(examined: Examined) -> Sequence[Finding]:
         *(cluster_nodes.group_at(at_node(examined.url, address)) for address in addresses.values())
     )
     for (name, address), group in zip(addresses.items(), groups, strict=True):
+        if not isinstance(group, str) and await asyncio.to_thread(shares_sessions, at_node(examined.url, address)):
+            why = "prepared statements and session settings fail, or reach other clients; servers refuse to start"
+            todo = "set pool_mode = session in PgBouncer for this database, or name the address of the worker itself"
+            findings.append(problem(f"a transaction pooler answers for {name} at {address}", why, todo))
         if isinstance(group, str):
             findings.append(
                 problem(

@@ -1,4 +1,5 @@
-"""Two servers and a notifier on a named cluster: exact without a fault, with a killed worker, and with a moved shard.
+"""Two servers and a notifier on a named cluster: exact, also with workers that are killed, frozen, added and removed,
+and with shards that move.
 
 A worker is killed for all databases on it: only one test run at a time can use the cluster.
 """
@@ -22,7 +23,14 @@ from generated.tidemark.v1.usage_pb2 import UsageEvent
 from tests.support.databases import Template
 from tests.support.notifier.receiver import Receiver
 from tests.support.postgres.nodes import workers
-from tests.support.postgres.worker_node import WorkerNode, customers_by_node, move_shard
+from tests.support.postgres.worker_node import (
+    WorkerNode,
+    customers_by_node,
+    give_shards,
+    move_shard,
+    sessions_at,
+    take_shards_away,
+)
 from tests.support.processes import results
 from tests.support.processes.following import following
 from tests.support.processes.outage import NO_ANSWER, everything_arrived
@@ -165,3 +173,70 @@ async def test_a_worker_killed_during_streams_stops_its_own_customers_only_and_l
         await progress(running.clients, 5)
     assert all(client.interruptions for client in running.clients)
     assert [complaints(one) for one in (*running.servers, running.notifier)] == [[], [], []]
+
+
+async def test_a_frozen_worker_stops_its_own_customers_only(
+    programs: Programs, database_url: str, receiver: Receiver, template: Template
+) -> None:
+    """Its connections stay open, so nothing says that it is away: each of its commits waits until it goes on."""
+    node, other = workers()
+    placed = customers_by_node(database_url, list(CUSTOMERS))
+    worker = WorkerNode(node, template.nodes.url_on(node))
+    async with streaming_to_two(programs, database_url, receiver) as running:
+        await progress(running.clients, 5)
+        # Then both servers know the metric, whose registration would wait for all workers.
+        assert [await probe(running, 200 + number, placed[other][0]) for number in range(4)] == [""] * 4
+        with worker.frozen():
+            # Each server has more commits for that worker than seats.
+            waiting = [
+                asyncio.create_task(probe(running, number, placed[node][number % len(placed[node])]))
+                for number in range(4 * CLIENTS)
+            ]
+            there = [await probe(running, 100 + number, placed[other][0]) for number in range(4)]
+            assert not any(one.done() for one in waiting)
+        assert there == [""] * 4
+        await asyncio.gather(*waiting)
+        await progress(running.clients, 5)
+
+
+async def test_a_server_starts_while_a_worker_is_away_and_serves_the_others(
+    programs: Programs, database_url: str, receiver: Receiver, template: Template
+) -> None:
+    node, other = workers()
+    placed = customers_by_node(database_url, list(CUSTOMERS))
+    worker = WorkerNode(node, template.nodes.url_on(node))
+    async with streaming_to_two(programs, database_url, receiver) as running:
+        await progress(running.clients, 5)
+        await worker.crash()
+        try:
+            assert await running.servers[1].stop() == 0
+            await running.servers[1].start()
+            there = [await probe(running, number, placed[other][number // 2]) for number in range(4)]
+            gone = await probe(running, 5, placed[node][0])
+        finally:
+            await worker.start()
+            template.nodes.connect_again()
+        assert there == [""] * 4
+        assert gone == "UNAVAILABLE ERROR_REASON_DATABASE_UNAVAILABLE"
+        await progress(running.clients, 5)
+
+
+async def test_workers_are_added_and_removed_during_streams(
+    programs: Programs, database_url: str, receiver: Receiver, template: Template
+) -> None:
+    """The servers start when one worker has all shards, and commit at the other one as soon as that has some."""
+    first, added = workers()
+    await asyncio.to_thread(take_shards_away, database_url, added)
+    async with streaming_to_two(programs, database_url, receiver) as running:
+        await progress(running.clients, 5)
+        assert sessions_at(template.nodes.url_on(added), database_url) == 0
+        await asyncio.to_thread(give_shards, database_url, added)
+        await until(
+            lambda: sessions_at(template.nodes.url_on(added), database_url) >= len(running.servers),
+            "commits of both servers at the new worker",
+        )
+        await progress(running.clients, 5)
+        await asyncio.to_thread(take_shards_away, database_url, first)
+        await progress(running.clients, 5)
+        assert set(customers_by_node(database_url, list(CUSTOMERS))) == {added}
+    assert [client.interruptions for client in running.clients] == [[]] * len(running.clients)
