@@ -36,9 +36,9 @@ WHERE datname = current_database() AND pid <> pg_backend_pid() AND application_n
 ORDER BY 1
 """)
 
-# The oldest revision whose code can run beside this one on a cluster, whatever migrations say of one PostgreSQL. Older
-# code takes the lock of an organization, and raises its epoch, at the coordinator alone: commits at nodes would go on by
-# the rules of before.
+# The oldest revision whose code can run beside this one on a cluster, whatever migrations say of one PostgreSQL.
+# Older code takes the lock of an organization, and raises its epoch, at the coordinator alone: commits at nodes would
+# go on by the rules of before.
 OLDEST_ON_CLUSTER = "0050"
 _NODE_EPOCHS = "organization_epoch"
 _REFUSE_OLDER = text("UPDATE schema_compatibility SET oldest_revision = :oldest WHERE oldest_revision < :oldest")
