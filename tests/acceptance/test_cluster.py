@@ -123,7 +123,9 @@ async def probe(running: Deployment, number: int, customer_id: str) -> str:
     request = EvaluateUsageBatchRequest(batch=usage_pb2.UsageBatch(events=[event]))
     async with running.servers[number % 2].address.channel() as channel:
         try:
-            answer = await AlertServiceStub(channel).EvaluateUsageBatch(request, timeout=DEADLINE)
+            answer = await AlertServiceStub(channel).EvaluateUsageBatch(
+                request, timeout=DEADLINE, wait_for_ready=True
+            )
         except grpc.aio.AioRpcError as error:
             return f"{error.code().name} {reason_of(error)}"
     assert answer.outcome.accepted == 1
