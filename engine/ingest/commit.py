@@ -5,9 +5,9 @@ evaluation), and after the commit `outcomes`. A few events of known customers ta
 """
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Collection, Sequence
+from contextlib import suppress
 from datetime import datetime, timedelta
 
 from engine.ingest import commit_span
@@ -153,7 +153,7 @@ class Committer:
         """Like `commit`, and tries the node once. What is committed before it stays, so it contains what fails."""
         try:
             if at_node:
-                with contextlib.suppress(NeedsCoordinator):
+                with suppress(NeedsCoordinator):
                     return await self._attempt(batches, self._between_commits)
             return await self._attempt(batches, self._between_commits, at_node=False)
         except DatabaseUnavailable:
@@ -244,9 +244,9 @@ class Committer:
                 if error.failure.discard is not Discard.NOTHING:
                     self._node_is_away_until = asyncio.get_running_loop().time() + NODE_AWAY
                 raise
-        async with contextlib.AsyncExitStack() as stack:
-            if self._coordinator_gate is not None:
-                await stack.enter_async_context(self._coordinator_gate.seat(self._organization_id))
+        if self._coordinator_gate is None:
+            return await self._commit_in(self._database, group, span, duplicates, careful=careful)
+        async with self._coordinator_gate.seat(self._organization_id):
             return await self._commit_in(self._database, group, span, duplicates, careful=careful)
 
     def _can_run_at_node(self, rules: OrganizationRules, group: CommitGroup) -> bool:

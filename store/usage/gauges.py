@@ -338,7 +338,7 @@ async def write(
 ) -> None:
     """Stores evaluated gauges. The transaction must hold their locks."""
     rows = await json_rows(map(_row, evaluated), organization_id)
-    customers = dict.fromkeys(item.gauge.customer_id for item in evaluated)
+    customers = {item.gauge.customer_id for item in evaluated} if on_cluster(connection) else ()
     parameters = {
         "organization_id": organization_id,
         "now": now,
