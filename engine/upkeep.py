@@ -106,8 +106,20 @@ class Upkeep:
                     deleted = await delete(connection, before, ENFORCEMENT_DELETED)
 
     async def start(self) -> None:
-        """Runs once, before the first event comes, and from then on regularly."""
-        await repeated(self.run_once)
+        """Runs once, before the first event comes, and from then on regularly.
+
+        A worker of a cluster that is away, or a shard that is being moved, keeps no process from starting: the other
+        customers need it. It runs again soon. Raises DatabaseUnavailable if events have no place.
+        """
+        try:
+            await repeated(self.run_once)
+        except DatabaseUnavailable as error:
+            async with self._database.reading() as connection:
+                months = await partitions.existing_months(connection)
+            if partitions.month_start(self._clock.now()) not in months:
+                raise
+            logger.warning("upkeep waits for the database: %s", error, extra={"action": LogAction.DATABASE_LOST})
+            self.task.wake()
         self.task.start()
 
     async def stop(self) -> None:

@@ -3,6 +3,7 @@
 from cli.doctor import (
     activity_checks,
     cluster_checks,
+    cluster_node_checks,
     database_checks,
     identity_checks,
     quota_checks,
@@ -16,6 +17,7 @@ from cli.doctor.findings import Check
 CHECKS: tuple[Check, ...] = (
     *database_checks.CHECKS,
     *cluster_checks.CHECKS,
+    *cluster_node_checks.CHECKS,
     *activity_checks.CHECKS,
     *storage_checks.CHECKS,
     *work_checks.CHECKS,

@@ -70,11 +70,10 @@ async def shards(examined: Examined) -> Sequence[Finding]:
 
 
 async def transactions(examined: Examined) -> Sequence[Finding]:
-    """Whether all sessions can prepare transactions at once, and none is left behind."""
+    """Whether prepared transactions are left behind."""
     if await cluster.version(examined.connection) is None:
         return [ok(_NONE)]
     found = [node for node in await cluster.nodes(examined.connection) if node.error is None]
-    sessions = await cluster.sessions(examined.connection)
     findings = [
         problem(
             f"{node.long_prepared} prepared transactions wait on {node.name} for longer than"
@@ -85,16 +84,7 @@ async def transactions(examined: Examined) -> Sequence[Finding]:
         for node in found
         if node.long_prepared
     ]
-    findings += [
-        warning(
-            f"max_prepared_transactions is {node.max_prepared} on {node.name}, and Tidemark has {sessions} sessions",
-            "a transaction that cannot be prepared fails",
-            "set it on each node to the pools of all servers and notifiers together, and restart",
-        )
-        for node in found
-        if node.max_prepared < sessions
-    ]
-    return findings or [ok(f"{sessions} sessions can prepare transactions, and none waits for long")]
+    return findings or [ok("no prepared transaction waits for long")]
 
 
 CHECKS = (

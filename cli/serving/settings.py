@@ -22,7 +22,7 @@ from store.migrate import (
     check_owner,
     migrate,
 )
-from store.postgres.addresses import BadAddress, parameters, shown
+from store.postgres.addresses import BadAddress, at_node, parameters, shown
 from store.postgres.database import DatabaseUnavailable
 from store.postgres.poolers import shares_sessions
 
@@ -109,7 +109,7 @@ def prepared_database(settings: Configuration, reporter: embedded.DatabaseReport
     url = database_url(settings, reporter)
     with database_problems(url):
         if settings.database_url is not None:
-            refuse_transaction_pooler(url)
+            refuse_transaction_poolers(url, settings)
         if settings.migrate_at_start:
             migrate(url)
         else:
@@ -137,15 +137,23 @@ def migrated_database(settings: Configuration, cluster: Sequence[Node] | None = 
         return url, migrate(url, cluster=cluster)
 
 
-def refuse_transaction_pooler(url: str) -> None:
-    """Raises a Problem when a transaction pooler answers at `url`."""
+def refuse_transaction_poolers(url: str, settings: Configuration) -> None:
+    """Raises a Problem when a transaction pooler answers at `url`, or where the settings name a worker."""
+    refuse_transaction_pooler(url)
+    for _, address in settings.database_nodes or ():
+        with contextlib.suppress(DatabaseUnavailable):  # a worker that is away keeps no server from starting
+            refuse_transaction_pooler(at_node(url, address), "TIDEMARK_DATABASE_NODES")
+
+
+def refuse_transaction_pooler(url: str, variable: str = "TIDEMARK_DATABASE_URL") -> None:
+    """Raises a Problem when a transaction pooler answers at `url`, which comes from that variable."""
     if shares_sessions(url):
         raise Problem(
             f"a transaction pooler answers at {shown(url)}: its connections share sessions of the server, but"
             " Tidemark needs a session for each connection (prepared statements, session settings, LISTEN)",
             [
                 "set pool_mode = session in PgBouncer for this database, or",
-                "put the address of the server itself into TIDEMARK_DATABASE_URL;"
+                f"put the address of the server itself into {variable};"
                 " TIDEMARK_POOL_SIZE limits the connections of a process",
             ],
         )

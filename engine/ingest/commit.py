@@ -23,6 +23,7 @@ from engine.limits import DEFAULT_LIMITS
 from engine.rules.registry import RulesRegistry
 from runtime.actions import LogAction
 from runtime.clock import Clock
+from runtime.fair_semaphore import FairSemaphore
 from runtime.tracing.spans import Span
 from runtime.turns import Slices
 from store.identity.organizations import Organization
@@ -61,12 +62,14 @@ class Committer:
         native: bool = True,
         monitoring: IngestMonitoring | None = None,
         node: CommitNode | None = None,
+        coordinator_gate: FairSemaphore | None = None,
     ) -> None:
         """`grace`: how long after its end a period still counts late events.
 
         `containment_commits`: see `IngestLimits`. `between_commits`: awaited before a commit is tried again after one
         that failed, so that other organizations go on meanwhile. `first_pause`: see `Tries`. `native`: whether rows
         are written by compiled code, where there is some. `node`: the worker of a cluster where the customers lie.
+        `coordinator_gate`: has the seats for what is committed at the coordinator in its stead.
         """
         self._organization_id = organization.organization_id
         self._containment_commits = containment_commits
@@ -76,7 +79,7 @@ class Committer:
         self._transactions = CommitTransactions(
             clock, grace, rules, organization, native=native, monitoring=self._monitoring
         )
-        self._places = CommitPlaces(self._transactions, database, node, self._monitoring)
+        self._places = CommitPlaces(self._transactions, database, node, self._monitoring, coordinator_gate)
         self._moved_before = 0  # gauges, by an earlier part of the last commit
         self._reports = RefusalReports(database, clock, organization.organization_id)
 

@@ -13,6 +13,7 @@ from engine.ingest.group import CommitGroup
 from engine.ingest.monitoring import AT_NODE, NODE_AWAY, NODE_COULD_NOT, UNKNOWN_TO_NODE, IngestMonitoring
 from engine.ingest.nodes import CommitNode
 from engine.rules.loading import is_known
+from runtime.fair_semaphore import FairSemaphore
 from runtime.tracing.spans import Span
 from store.postgres.database import Database, DatabaseUnavailable
 from store.postgres.distributed import NeedsCoordinator
@@ -31,7 +32,10 @@ class CommitPlaces:
         coordinator: Database,
         node: CommitNode | None,
         monitoring: IngestMonitoring,
+        coordinator_gate: FairSemaphore | None = None,
     ) -> None:
+        """coordinator_gate: has the seats for what is committed at the coordinator instead of the node."""
+        self._coordinator_gate = coordinator_gate
         self._transactions = transactions
         self._coordinator = coordinator
         self._node = node
@@ -64,7 +68,10 @@ class CommitPlaces:
                 done = await self._at_node(self._node, group, span, between, duplicates)
                 if done is not None:
                     return done
-        return await self._transactions.run(self._coordinator, group, span, duplicates, careful=careful)
+        if self._coordinator_gate is None:
+            return await self._transactions.run(self._coordinator, group, span, duplicates, careful=careful)
+        async with self._coordinator_gate.seat(self._transactions.organization_id):
+            return await self._transactions.run(self._coordinator, group, span, duplicates, careful=careful)
 
     async def _at_node(
         self,
@@ -80,7 +87,9 @@ class CommitPlaces:
         """
         customers = {event.customer_id for event in group.events}
         try:
-            done = await self._transactions.run(node.pool, group, span, duplicates, shards=node.shards_of(customers))
+            done = await self._transactions.run(
+                node.place.database, group, span, duplicates, shards=node.shards_of(customers)
+            )
         except NeedsCoordinator as error:
             span.event("goes to the coordinator")
             self._monitoring.placed[NODE_COULD_NOT,] += 1

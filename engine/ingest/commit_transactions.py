@@ -50,7 +50,7 @@ from store.usage.events import DuplicateEvents
 class CommitTransactions:
     """Runs the transactions of the commits of one organization.
 
-    gauges_moved: by the last one.
+    gauges_moved: by the last one. organization_id: whose they are.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class CommitTransactions:
         self._clock = clock
         self._grace = grace
         self._rules = rules
-        self._organization_id = organization.organization_id
+        self.organization_id = organization.organization_id
         self._organization = organization
         self._native = native
         self._monitoring = monitoring
@@ -77,7 +77,7 @@ class CommitTransactions:
     @property
     def rules(self) -> OrganizationRules:
         """The cached rules of the organization."""
-        return self._rules.of(self._organization_id)
+        return self._rules.of(self.organization_id)
 
     async def run(
         self,
@@ -156,7 +156,7 @@ class CommitTransactions:
             async with database.unbegun_transaction() as connection:
                 phases.end(CONNECTION)
                 raw = await driver(connection)
-                done = await plan.carry_out(raw, self._organization_id, now, group.include_gauges, shards)
+                done = await plan.carry_out(raw, self.organization_id, now, group.include_gauges, shards)
                 transaction = self._transaction(connection, raw, plan.router, group, done.standing, now)
                 await rules.load_facts(connection, plan.router, plan.events, now, registered)  # only counts the names
                 if plan.movements is None:
@@ -200,7 +200,7 @@ class CommitTransactions:
         raw = await driver(connection)
         used = set() if shards is None else set(shards.values())
         async with raw.pipeline():
-            cursor = await organizations.send_lock_shared(raw, self._organization_id)
+            cursor = await organizations.send_lock_shared(raw, self.organization_id)
             placed = await shard_tables.send_hold(raw, used) if used else None
         standing = await organizations.locked(cursor)
         if placed is not None:
@@ -227,7 +227,7 @@ class CommitTransactions:
     ) -> Transaction:
         """The transaction that holds the organization's lock."""
         if standing.name != self._organization.name:  # it was renamed after this committer was made
-            self._organization = Organization(self._organization_id, standing.name)
+            self._organization = Organization(self.organization_id, standing.name)
         return Transaction(
             connection,
             raw,

@@ -15,7 +15,7 @@ from engine.ingest.batches import Batch, Outcome, add_part
 from engine.ingest.commit import Committer
 from engine.ingest.commit_size import CommitSize
 from engine.ingest.pending import Room
-from runtime.fair_semaphore import Seat
+from runtime.fair_semaphore import FairSemaphore, Seat
 
 EXAMINED_EVENTS = 20_000  # of the batches among which a lane with held customers looks for those of others
 
@@ -66,14 +66,15 @@ class Waiting:
 class Lane:
     """The batches that wait, and the task that runs while there are any.
 
-    last_end: of the last commit, by the event loop's clock. size: the limit of commits. seat: of the commit in
-    progress. division: of a commit that failed, with its customers in `held`. changed: a lane that waits for a
-    division is woken by it.
+    last_end: of the last commit, by the event loop's clock. size: the limit of commits. gate: has the seats for its
+    commits. seat: of the commit in progress. division: of a commit that failed, with its customers in `held`.
+    changed: a lane that waits for a division is woken by it.
     """
 
     organization_id: int
     last_end: float
     size: CommitSize
+    gate: FairSemaphore
     committer: Committer = field(init=False)
     waiting: deque[Waiting] = field(default_factory=deque)
     task: asyncio.Task[None] | None = None

@@ -5,23 +5,26 @@ connection to that node. What a node cannot do, the coordinator does: see `Commi
 """
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from engine.ingest.bell import Bell
 from runtime.actions import LogAction
+from runtime.fair_semaphore import FairSemaphore
 from runtime.tasks import BackgroundTask, FailureLog
 from store.citus import customer_nodes
 from store.citus.customer_nodes import NodeMap
-from store.citus.nodes import Node
+from store.citus.nodes import Node, seats_at_node
 from store.citus.shard_tables import ShardsOf
 from store.identity import organizations
 from store.postgres.addresses import at_node
 from store.postgres.database import Database, DatabaseUnavailable
 from store.postgres.retries import repeated
 
-REFRESH = 60.0  # seconds between two readings of the map
+REFRESH = 10.0  # seconds between two readings of the map
+PATIENCE = 2.0  # seconds for which usage waits until all nodes know its organization
 MAX_CUSTOMERS = 100_000  # of an organization, of which the process knows the shard
 
 logger = logging.getLogger(__name__)
@@ -46,14 +49,19 @@ class CustomerShards:
         return not self.waiting and version == self.version and all(one in shards for one in customer_ids)
 
 
+class Place:
+    """A worker at which commits run: the connections to it, and as many seats, which organizations share."""
+
+    def __init__(self, url: str, seats: int, bell: Bell) -> None:
+        self.database = Database(url, seats, "node", announce=bell.announce)
+        self.gate = FairSemaphore(seats)
+
+
 @dataclass(frozen=True, slots=True)
 class CommitNode:
-    """A worker at which commits of one organization run.
+    """A worker at which commits of one organization run. located: where the organization's customers are."""
 
-    pool: connections to it. located: where the organization's customers are.
-    """
-
-    pool: Database
+    place: Place
     located: CustomerShards
     _nodes: "Nodes"
     _number: int
@@ -66,19 +74,32 @@ class CommitNode:
 class Nodes:
     """The workers of a cluster, each with a pool of connections, and where shards lie at present."""
 
-    def __init__(self, database: Database, node_map: NodeMap, pool_size: int, overrides: Mapping[str, str]) -> None:
-        """pool_size: connections to each worker. overrides: addresses of workers for this process, by `Node`."""
+    def __init__(self, database: Database, node_map: NodeMap, seats: int, overrides: Mapping[str, str]) -> None:
+        """seats: connections to each worker. overrides: addresses of workers for this process, by `Node`."""
         self.version = 1
         self._database = database
         self._map = node_map
-        self._pool_size = pool_size
+        self._seats = seats
         self._overrides = overrides
         self._bell = Bell(database)
-        self._pools: dict[Node, Database] = {}
+        self._places: dict[Node, Place] = {}
         self._numbers: dict[Node | None, int] = {None: 0}
         self._number_of_shard: list[int] = []
         self._ordinals: list[int] = []  # of each shard among those at its place
         self._use(node_map)
+        self._unprepared: dict[int, asyncio.Event] = {}
+        self._epochs = BackgroundTask(
+            self._prepare_next,
+            FailureLog(
+                logger,
+                "a node cannot be prepared for an organization",
+                LogAction.NODES_FAILED,
+                (DatabaseUnavailable,),
+                "a node cannot be prepared for an organization: %s",
+                LogAction.NODES_FAILED,
+            ),
+            name="epochs",
+        )
         self._task = BackgroundTask(
             self.refresh,
             FailureLog(
@@ -102,9 +123,10 @@ class Nodes:
     async def stop(self) -> None:
         """Closes all connections to workers."""
         await self._task.stop()
+        await self._epochs.stop()
         await self._bell.stop()
-        for pool in self._pools.values():
-            await pool.close()
+        for place in self._places.values():
+            await place.database.close()
 
     @property
     def number(self) -> int:
@@ -116,14 +138,10 @@ class Nodes:
         """Where shards lie, as far as it is known."""
         return self._map
 
-    def pool(self, number: int) -> Database | None:
-        """The connections to a worker; None for the coordinator."""
-        return next((self._pools[node] for node, one in self._numbers.items() if one == number and node), None)
-
     def place(self, number: int, located: CustomerShards) -> CommitNode | None:
         """Where commits of an organization run that belong to a worker; None for the coordinator."""
-        pool = self.pool(number)
-        return None if pool is None else CommitNode(pool, located, self, number)
+        place = next((self._places[node] for node, one in self._numbers.items() if one == number and node), None)
+        return None if place is None else CommitNode(place, located, self, number)
 
     def tables_of(self, number: int, located: CustomerShards, customer_ids: Iterable[str]) -> ShardsOf | None:
         """See `CommitNode`."""
@@ -160,27 +178,48 @@ class Nodes:
             return await customer_nodes.hashes(connection, customer_ids)
 
     async def prepare(self, organization_id: int) -> None:
-        """Lets workers know an organization. Raises DatabaseUnavailable."""
-        await repeated(lambda: self._prepare(organization_id))
+        """Lets all workers know an organization, so that its usage can be committed there.
 
-    async def _prepare(self, organization_id: int) -> None:
-        async with self._database.transaction() as connection:
-            await organizations.prepare_nodes(connection, organization_id)
+        If one of them is away, or slow, that is repeated until it is done. Meanwhile the coordinator commits the
+        usage of customers whose workers do not know their organization.
+        """
+        known = self._unprepared.setdefault(organization_id, asyncio.Event())
+        self._epochs.start()
+        self._epochs.wake()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(PATIENCE):
+                await known.wait()
+
+    async def _prepare_next(self) -> float | None:
+        """Lets all workers know the organizations that wait. Raises DatabaseUnavailable."""
+        for organization_id, known in list(self._unprepared.items()):
+            try:
+                async with self._database.transaction() as connection:
+                    await organizations.prepare_nodes(connection, organization_id)
+            finally:
+                known.set()
+            del self._unprepared[organization_id]
+        return None
 
     async def refresh(self) -> None:
         """Reads where shards lie now. Raises DatabaseUnavailable."""
         async with self._database.reading() as connection:
             found = await customer_nodes.read(connection)
-        if found is not None and found != self._map:
-            logger.info("shards were moved", extra={"action": LogAction.NODES_CHANGED})
-            self._use(found)
-            self.version += 1
+        if found is None or found == self._map:
+            return
+        logger.info("shards were moved", extra={"action": LogAction.NODES_CHANGED})
+        self._use(found)
+        self.version += 1
+        # Each connection has noted a shard of its node (`marker_of`), which can be elsewhere now. This also ends
+        # those to a node that was removed.
+        for place in self._places.values():
+            await place.database.close()
 
     def _use(self, node_map: NodeMap) -> None:
         for node in node_map.nodes:
-            if node is not None and node not in self._pools:
+            if node is not None and node not in self._places:
                 url = at_node(self._database.url, self._overrides.get(str(node), str(node)))
-                self._pools[node] = Database(url, self._pool_size, "node", announce=self._bell.announce)
+                self._places[node] = Place(url, self._seats, self._bell)
                 self._numbers[node] = len(self._numbers)
         self._map = node_map
         self._number_of_shard = [self._numbers[node] for node in node_map.nodes]
@@ -190,12 +229,12 @@ class Nodes:
 async def open_nodes(database: Database, overrides: Mapping[str, str], *, seats: int) -> Nodes | None:
     """The workers of the cluster of a database; None where it is one PostgreSQL, or a cluster without workers.
 
-    seats: transactions of usage that the process runs at the same time, over connections to all nodes together.
-    Raises DatabaseUnavailable.
+    seats: transactions of usage that the process runs at the same time at one PostgreSQL; workers share them, and
+    each has some at least. Raises DatabaseUnavailable.
     """
     async with database.reading() as connection:
         found = await customer_nodes.read(connection)
     workers = {node for node in found.nodes if node is not None} if found is not None else set()
     if found is None or not workers:
         return None
-    return Nodes(database, found, max(1, seats // len(workers)), overrides)
+    return Nodes(database, found, seats_at_node(seats, len(workers)), overrides)

@@ -160,14 +160,22 @@ class Pipeline:
         if lanes is None:
             if len(self._lanes) >= self._limits.idle_organizations:
                 self._lanes = {key: kept for key, kept in self._lanes.items() if any(lane.task for lane in kept)}
-                self._located = {key: one for key, one in self._located.items() if key in self._lanes or one.waiting}
+                self._located = {
+                    key: one
+                    for key, one in self._located.items()
+                    if key in self._lanes or one.waiting or key == organization.organization_id
+                }
             places = 1 if self._nodes is None else self._nodes.number
             lanes = [self._lane(organization, place) for place in range(places) for _ in range(self._writers)]
             self._lanes[organization.organization_id] = lanes
         return lanes
 
     def _lane(self, organization: Organization, place: int) -> Lane:
-        lane = Lane(organization.organization_id, -STILL_COMING, CommitSize(self._limits))
+        node = None
+        if self._nodes is not None:
+            node = self._nodes.place(place, self._located[organization.organization_id])
+        gate = self._gate if node is None else node.place.gate
+        lane = Lane(organization.organization_id, -STILL_COMING, CommitSize(self._limits), gate)
         lane.committer = Committer(
             self._database,
             self._clock,
@@ -178,9 +186,8 @@ class Pipeline:
             between_commits=lane.renew_seat,
             native=self._native,
             monitoring=self._monitoring,
-            node=None
-            if self._nodes is None
-            else self._nodes.place(place, self._located[organization.organization_id]),
+            node=node,
+            coordinator_gate=None if node is None else self._gate,
         )
         return lane
 
@@ -232,11 +239,11 @@ class Pipeline:
         """Commits the next group; returns False if all that waits has to wait for a division."""
         if lane.waiting[0].events > LARGE_COMMIT:
             of_loop().used_up(lane.organization_id)
-        async with self._gate.seat(lane.organization_id) as lane.seat:
+        async with lane.gate.seat(lane.organization_id) as lane.seat:
             group = self._take(lane)
             if group:
                 self._monitoring.wait.observe(time.perf_counter() - group[0].since)
-                self._gate.charge(lane.organization_id, COMMIT_COST + sum(one.taken for one in group))
+                lane.gate.charge(lane.organization_id, COMMIT_COST + sum(one.taken for one in group))
                 await self._commit(lane, group)
         return bool(group)
 
@@ -280,7 +287,7 @@ class Pipeline:
     async def _contain(self, lane: Lane, group: list[Waiting]) -> None:
         """Commits a group whose commit has failed without the events that cannot be recorded, beside the lane."""
         try:
-            async with self._gate.seat(lane.organization_id) as seat:
+            async with lane.gate.seat(lane.organization_id) as seat:
                 outcomes = await lane.committer.contain([one.part for one in group], seat.renew)
         except BaseException as error:
             _fail(group, error)

@@ -12,6 +12,7 @@ from evaluator.transitions import AlertState
 from runtime.turns import Slices
 from store.alerts.state_json import state_from_json, state_json
 from store.postgres.database import DriverConnection
+from store.postgres.distributed import Forms
 from store.postgres.json_rows import json_rows
 
 STATES_AT_ONCE = 500  # states that one statement writes
@@ -41,9 +42,11 @@ SELECT s.gauge_id, s.alert_id, s.alert_version, s.reached, s.sequence, s.change_
 FROM alert_state s
 JOIN unnest(string_to_array(%(customer_ids)s, E'\t'), string_to_array(%(gauge_ids)s, E'\t')::uuid[])
     AS i (customer_id, gauge_id) ON s.customer_id = i.customer_id COLLATE "C" AND s.gauge_id = i.gauge_id
-WHERE s.organization_id = %(organization_id)s
+WHERE s.organization_id = %(organization_id)s {shards}
 """
-_READ_STATES_OF_ALERT = _READ_STATES + "    AND s.alert_id = %(alert_id)s\n"
+_OF_CUSTOMERS = r"s.customer_id = ANY(string_to_array(%(customer_ids)s, E'\t'))"
+_READ_ALL_STATES = Forms.naming_shards(_READ_STATES, _OF_CUSTOMERS)
+_READ_STATES_OF_ALERT = Forms.naming_shards(_READ_STATES + "    AND s.alert_id = %(alert_id)s\n", _OF_CUSTOMERS)
 
 
 async def read_states(
@@ -56,7 +59,7 @@ async def read_states(
     by_id = {gauge.gauge_id: gauge for gauge in gauges}
     slices = Slices(organization_id)
     cursor = await connection.execute(
-        _READ_STATES if alert_id is None else _READ_STATES_OF_ALERT,
+        (_READ_ALL_STATES if alert_id is None else _READ_STATES_OF_ALERT).on(connection),
         {
             "organization_id": organization_id,
             "customer_ids": "\t".join([gauge.customer_id for gauge in gauges]),

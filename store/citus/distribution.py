@@ -37,6 +37,14 @@ WHERE datname = current_database() AND pid <> pg_backend_pid() AND application_n
 ORDER BY 1
 """)
 
+# The oldest revision whose code can run beside this one on a cluster, whatever migrations say of one PostgreSQL.
+# Older code takes the lock of an organization, and raises its epoch, at the coordinator alone: commits at nodes would
+# go on by the rules of before. It also expects all notifications that wait on the coordinator.
+OLDEST_ON_CLUSTER = "0051"
+_NODE_EPOCHS = "organization_epoch"
+_REFUSE_OLDER = text("UPDATE schema_compatibility SET oldest_revision = :oldest WHERE oldest_revision < :oldest")
+_ALLOWS_OLDER = text("SELECT EXISTS (SELECT FROM schema_compatibility WHERE oldest_revision < :oldest)")
+
 _BY_METHOD = {
     ("h", "s"): Placement.BY_CUSTOMER,
     ("n", "t"): Placement.EVERY_NODE,
@@ -62,11 +70,17 @@ def placed(connection: Connection) -> Mapping[str, Placement | None]:
 
 
 def is_complete(connection: Connection) -> bool:
-    """Whether nothing is to be moved: the tables are not distributed at all, or each lies in its place."""
+    """Whether nothing is to be done: the tables are not distributed at all, or each lies in its place."""
     if not is_distributed_now(connection):
         return True
     found = placed(connection)
-    return not (_displaced(found) or _missing(found) or _left_over(connection))
+    return not (
+        _displaced(found)
+        or _missing(found)
+        or _left_over(connection)
+        or event_keys.immovable(connection)
+        or connection.scalar(_ALLOWS_OLDER, {"oldest": OLDEST_ON_CLUSTER})
+    )
 
 
 def distribute(connection: Connection) -> list[str]:
@@ -78,9 +92,9 @@ def distribute(connection: Connection) -> list[str]:
     decided, which nothing here repairs.
     """
     connection.execute(text("SET LOCAL statement_timeout = 0"))
-    first = not is_distributed_now(connection)
-    displaced = set() if first else _displaced(placed(connection))
-    if (first or displaced) and (names := connection.scalars(_SESSIONS).all()):
+    found = placed(connection) if is_distributed_now(connection) else {}
+    displaced = _displaced(found)
+    if (_NODE_EPOCHS not in found or displaced) and (names := connection.scalars(_SESSIONS).all()):
         raise StillInUse(f"servers or notifiers are connected: {', '.join(names)}")
     for lock in PARTITION_LOCKS:
         connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": lock})
@@ -94,6 +108,8 @@ def distribute(connection: Connection) -> list[str]:
             if table in displaced:
                 moving.take_back(connection, metadata.tables[table])
             _move(connection, table, placement)
+    event_keys.make_movable(connection, event_keys.immovable(connection))
+    connection.execute(_REFUSE_OLDER, {"oldest": OLDEST_ON_CLUSTER})
     connection.commit()
     for table in _left_over(connection):
         connection.execute(text("SELECT truncate_local_data_after_distributing_table(:table)"), {"table": table})

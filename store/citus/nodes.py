@@ -13,6 +13,7 @@ from store.postgres.distributed import has_citus
 
 OLDEST_CITUS = (13, 0)
 DEFAULT_PORT = 5432
+LEAST_SEATS = 2  # transactions of usage that one process runs at a worker at the same time, at least
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,11 @@ class Node:
 
     def __str__(self) -> str:
         return f"{self.host}:{self.port}"
+
+
+def seats_at_node(seats: int, workers: int) -> int:
+    """The connections of a process to each worker; seats: transactions of usage that it runs at one PostgreSQL."""
+    return max(LEAST_SEATS, seats // max(workers, 1))
 
 
 def parse_nodes(text: str) -> list[Node]:

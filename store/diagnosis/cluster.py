@@ -18,7 +18,6 @@ class Node:
 
     name: str
     error: str | None
-    max_prepared: int
     long_prepared: int
     shards: int
     takes_shards: bool
@@ -39,10 +38,8 @@ SELECT n.nodename || ':' || n.nodeport, r.success, r.result, n.shouldhaveshards,
     WHERE p.groupid = n.groupid AND s.logicalrelid = to_regclass(%(anchor)s)
 )
 FROM run_command_on_all_nodes(format(
-    'SELECT current_setting(''max_prepared_transactions'') || '' '' || (
-        SELECT count(*) FROM pg_prepared_xacts
-        WHERE database = current_database() AND prepared < now() - %%L::interval
-    )', %(long)s::text
+    'SELECT count(*) FROM pg_prepared_xacts WHERE database = current_database() AND prepared < now() - %%L::interval',
+    %(long)s::text
 )) AS r JOIN pg_dist_node n USING (nodeid)
 ORDER BY 1
 """
@@ -55,8 +52,8 @@ async def nodes(connection: DriverConnection) -> list[Node]:
     for name, answers, result, takes_shards, shards in await (
         await connection.execute(_NODES, parameters)
     ).fetchall():
-        most, waiting = map(int, result.split()) if answers else (0, 0)
-        found.append(Node(name, None if answers else result, most, waiting, shards, takes_shards))
+        waiting = int(result) if answers else 0
+        found.append(Node(name, None if answers else result, waiting, shards, takes_shards))
     return found
 
 
@@ -79,17 +76,6 @@ async def misplaced(connection: DriverConnection) -> Mapping[str, Placement] | N
     if ANCHOR not in found:
         return None
     return {name: place for name, place in placements().items() if found.get(name) != _KINDS[place]}
-
-
-async def sessions(connection: DriverConnection) -> int:
-    """The sessions of Tidemark on this node, each of which may prepare a transaction on each worker."""
-    row = await (
-        await connection.execute(
-            "SELECT count(*) FROM pg_stat_activity"
-            " WHERE application_name LIKE 'tidemark %' AND datname = current_database()"
-        )
-    ).fetchone()
-    return 0 if row is None else int(row[0])
 
 
 def without_answer(found: Sequence[Node]) -> list[Node]:

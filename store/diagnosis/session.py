@@ -43,8 +43,10 @@ async def limited(connection: DriverConnection, seconds: float) -> AsyncIterator
     milliseconds = max(int(seconds * 1000), 1)
     try:
         await connection.execute(
-            "SELECT set_config('statement_timeout', %s, false), set_config('lock_timeout', '500ms', false)",
-            (str(milliseconds),),
+            # The last one is that of a cluster; other servers have no use for it.
+            "SELECT set_config('statement_timeout', %s, false), set_config('lock_timeout', '500ms', false),"
+            " set_config('citus.node_connection_timeout', %s, false)",
+            (str(milliseconds), str(max(milliseconds // 2, 10))),
         )
         yield
     except psycopg.errors.QueryCanceled:

@@ -2,9 +2,10 @@
 
 Each has the unique index of `event_key`. A partition that had events when migration 0033 was applied keeps its
 primary key (organization_id, customer_id, event_id) instead. Where the table is distributed, ATTACH distributes the
-partition, too.
+partition, too; `store.citus.event_keys` says what else is different there.
 """
 
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import text
@@ -32,11 +33,11 @@ async def maintain(connection: AsyncConnection, oldest: datetime, newest: dateti
     """Creates a partition for each month from `oldest` to `newest`; drops those that end before `keep_since`."""
     await connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": MONTHS_OF_EVENTS})
     existing = await existing_months(connection)
-    key = event_key.DISTRIBUTED_INDEX if await is_distributed(connection) else event_key.INDEX
+    distributed = await is_distributed(connection)
     start = month_start(oldest)
     while start <= newest:
         if start not in existing:
-            for statement in _create(start, key):
+            for statement in _create(start, distributed=distributed):
                 await connection.execute(text(statement))
         start = next_month(start)
     for month in existing:
@@ -59,13 +60,16 @@ def _name(start: datetime) -> str:
     return f"event_{start:%Y_%m}"
 
 
-def _create(start: datetime, key: str) -> tuple[str, str, str]:
+def _create(start: datetime, *, distributed: bool) -> Iterator[str]:
     # Created separately and then attached: CREATE TABLE … PARTITION OF would lock the table against writers. The key
     # belongs to the partition: a key of the whole table would have to contain event_time.
     name = _name(start)
-    return (
-        f"CREATE TABLE {name} (LIKE event)",
-        f"CREATE UNIQUE INDEX {name}_key ON {name} ({key})",
+    yield f"CREATE TABLE {name} (LIKE event)"
+    key = event_key.DISTRIBUTED_INDEX if distributed else event_key.INDEX
+    yield f"CREATE UNIQUE INDEX {name}_key ON {name} ({key})"
+    if distributed:
+        yield f"ALTER TABLE {name} {event_key.REPLICA_IDENTITY}"
+    yield (
         f"ALTER TABLE event ATTACH PARTITION {name}"
-        f" FOR VALUES FROM ('{start.isoformat()}') TO ('{next_month(start).isoformat()}')",
+        f" FOR VALUES FROM ('{start.isoformat()}') TO ('{next_month(start).isoformat()}')"
     )

@@ -84,6 +84,10 @@ PINS: Mapping[str, tuple[str, str]] = {
         "sequential",
         "one connection to each node, so that a transaction sees its own changes, and locks shards in one order",
     ),
+    "citus.node_connection_timeout": (
+        f"{CONNECT_TIMEOUT}s",
+        "a statement must not wait longer for a node whose machine is away than a process for the database",
+    ),
 }
 
 # Those of PINS that only a server with the extension of a cluster knows.

@@ -8,7 +8,7 @@ from evaluator.routing_facts import CustomerFacts
 from store.alerts import active_rules
 from store.postgres.database import DriverConnection, Row
 from store.postgres.distributed import on_cluster
-from store.rules.routing_facts import CUSTOMER_COLUMNS, customer_of
+from store.rules.routing_facts import CUSTOMER_COLUMNS, SHARD_CUSTOMER_COLUMNS, customer_of
 
 MOST_SUBSCRIPTIONS = 100  # of a customer whose plans are read
 
@@ -41,8 +41,10 @@ _EPOCH = b"SELECT epoch FROM organization WHERE organization_id = %s"
 _CUSTOMERS = f"""
 SELECT (
     SELECT true FROM gauge
-    WHERE gauge.organization_id = customer.organization_id AND gauge.customer_id = customer.customer_id LIMIT 1
-) IS NOT NULL, {CUSTOMER_COLUMNS}
+    WHERE gauge.organization_id = customer.organization_id AND gauge.customer_id = customer.customer_id
+        AND gauge.customer_id = ANY(%(ids)s)
+    LIMIT 1
+) IS NOT NULL, {SHARD_CUSTOMER_COLUMNS}
 FROM customer WHERE organization_id = %(organization_id)s AND customer_id = ANY(%(ids)s)
 """.encode()
 _PLANS = b"""

@@ -36,8 +36,11 @@ CUSTOMER_COLUMNS = f"""
        parent_customer_id, below_change_time
 """
 
-# Customers; the condition follows.
-_CUSTOMER = f"SELECT {CUSTOMER_COLUMNS} FROM customer WHERE organization_id = %(organization_id)s AND "
+# The same of the customers `ids` on a cluster. Citus asks only their shards if each table by customer
+# in the statement names them, also those of its subqueries.
+SHARD_CUSTOMER_COLUMNS = CUSTOMER_COLUMNS.replace(
+    "x.customer_id = customer.customer_id", "x.customer_id = customer.customer_id AND x.customer_id = ANY(%(ids)s)"
+)
 
 # Customers by their ids. The subquery with LIMIT takes each by its key. For a condition on all ids, PostgreSQL may
 # read all customers of the organization, of which it expects a hundredth of the table.
@@ -47,7 +50,11 @@ SELECT {CUSTOMER_COLUMNS} FROM unnest(%(ids)s::text[]) AS i (wanted_id) CROSS JO
     LIMIT 1
 ) AS customer
 """
-_CUSTOMERS = Forms(_CUSTOMERS_BY_KEY.encode(), (_CUSTOMER + "customer_id = ANY(%(ids)s)").encode())
+_CUSTOMERS_OF_SHARDS = f"""
+SELECT {SHARD_CUSTOMER_COLUMNS} FROM customer
+WHERE organization_id = %(organization_id)s AND customer_id = ANY(%(ids)s)
+"""
+_CUSTOMERS = Forms(_CUSTOMERS_BY_KEY.encode(), _CUSTOMERS_OF_SHARDS.encode())
 
 # Subscriptions; the condition follows.
 _SUBSCRIPTION = """
@@ -58,6 +65,16 @@ SELECT customer_id, subscription_id, plan_id, currency, anchor_time, cadence, in
                AND d.fact_id = subscription.subscription_id)
 FROM subscription WHERE organization_id = %(organization_id)s AND
 """
+
+_SUBSCRIPTIONS = Forms.naming_shards(
+    _SUBSCRIPTION
+    + """
+(customer_id, subscription_id) IN (
+    SELECT a COLLATE "C", b COLLATE "C" FROM unnest(%(customers)s::text[], %(subscriptions)s::text[]) AS i (a, b)
+) {shards}
+""",
+    "customer_id = ANY(%(customers)s)",
+)
 
 # Metrics; the condition follows.
 _METRIC = """
@@ -101,13 +118,9 @@ async def subscriptions(
     connection: DriverConnection, organization_id: int, keys: Sequence[tuple[str, str]]
 ) -> list[SubscriptionFacts]:
     """Those of the subscriptions (customer id, subscription id) that exist."""
-    query = _SUBSCRIPTION + (
-        '(customer_id, subscription_id) IN (SELECT a COLLATE "C", b COLLATE "C"'
-        " FROM unnest(%(customers)s::text[], %(subscriptions)s::text[]) AS i (a, b))"
-    )
     rows = await _fetch(
         connection,
-        query,
+        _SUBSCRIPTIONS.on(connection),
         organization_id,
         customers=[customer_id for customer_id, _ in keys],
         subscriptions=[subscription_id for _, subscription_id in keys],

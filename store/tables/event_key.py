@@ -30,6 +30,8 @@ PARTS_OF_SAMPLE = 4096  # see `in_sample`
 INDEX = ", ".join(f"({part.format_map(_COLUMNS)})" for part in _PARTS)
 # The same where the table is distributed: Citus requires the column itself, which the first hash stands for.
 DISTRIBUTED_INDEX = ", ".join(["customer_id", *(f"({part.format_map(_COLUMNS)})" for part in _PARTS[1:])])
+# How a row is named in the changes that Citus copies while it moves a shard; see `store.citus.event_keys`.
+REPLICA_IDENTITY = "REPLICA IDENTITY FULL"
 
 
 def of_customer(organization: str, customer: str) -> str:

@@ -13,6 +13,7 @@ from evaluator.events import UsageEvent
 from runtime.compiled import problem_of, problem_of_import
 from runtime.turns import Slices
 from store.postgres.database import Cursor, DriverConnection
+from store.postgres.distributed import Forms
 from store.postgres.failures import is_duplicate
 from store.tables import event_key
 
@@ -76,7 +77,7 @@ SELECT i.position
 FROM {_EVENTS} WITH ORDINALITY AS i ({_OWN_COLUMNS}, position)
 JOIN event e ON {_OF_EVENT}
     AND e.event_time >= date_trunc('month', i.event_time, 'UTC')
-    AND e.event_time < date_trunc('month', i.event_time, 'UTC') + interval '1 month'
+    AND e.event_time < date_trunc('month', i.event_time, 'UTC') + interval '1 month' {{shards}}
 WHERE (e.event_time, e.subscription_id, e.metric_id, e.quantity, e.cost, e.currency, e.properties, e.event_name)
     IS NOT DISTINCT FROM
     (
@@ -93,8 +94,11 @@ SELECT i.position
 FROM {_EVENTS} WITH ORDINALITY AS i ({_OWN_COLUMNS}, position)
 JOIN event e ON {_OF_EVENT}
     AND e.event_time >= date_trunc('month', i.event_time, 'UTC')
-    AND e.event_time < date_trunc('month', i.event_time, 'UTC') + interval '1 month'
+    AND e.event_time < date_trunc('month', i.event_time, 'UTC') + interval '1 month' {{shards}}
 """
+_OF_CUSTOMERS = r"e.customer_id = ANY(string_to_array(%(customer_id)s, E'\t'))"
+_THOSE_ALIKE = Forms.naming_shards(_ALIKE, _OF_CUSTOMERS)
+_THOSE_STORED = Forms.naming_shards(_STORED, _OF_CUSTOMERS)
 
 
 class EventsVoided(Exception):
@@ -283,7 +287,7 @@ async def stored_alike(connection: DriverConnection, organization_id: int, event
     for start in range(0, len(events), ROWS_AT_ONCE):
         await slices.begin()
         parameters = _parameters(organization_id, events[start : start + ROWS_AT_ONCE])
-        cursor = await connection.execute(_ALIKE, parameters)
+        cursor = await connection.execute(_THOSE_ALIKE.on(connection), parameters)
         alike.update(start + row[0] - 1 for row in await cursor.fetchall())
     return alike
 
@@ -294,7 +298,7 @@ async def check_stored(connection: DriverConnection, organization_id: int, event
     for start in range(0, len(events), ROWS_AT_ONCE):
         await slices.begin()
         part = events[start : start + ROWS_AT_ONCE]
-        cursor = await connection.execute(_STORED, _parameters(organization_id, part))
+        cursor = await connection.execute(_THOSE_STORED.on(connection), _parameters(organization_id, part))
         if len(await cursor.fetchall()) < len(part):
             raise EventsVoided
 
@@ -306,7 +310,7 @@ async def stored_of(
     found = set[tuple[str, str]]()
     for start in range(0, len(events), ROWS_AT_ONCE):
         part = events[start : start + ROWS_AT_ONCE]
-        cursor = await connection.execute(_STORED, _parameters(organization_id, part))
+        cursor = await connection.execute(_THOSE_STORED.on(connection), _parameters(organization_id, part))
         found.update([part[row[0] - 1].identity for row in await cursor.fetchall()])
     return found
 

@@ -269,8 +269,10 @@ SELECT g.gauge_id, g.value, g.rules_epoch, g.latest_event_time, g.latest_event, 
 FROM unnest(string_to_array(%(customer_ids)s, E'\t'), string_to_array(%(gauge_ids)s, E'\t')::uuid[])
     AS i (customer_id, gauge_id)
 JOIN gauge g ON g.organization_id = %(organization_id)s
-    AND g.customer_id = i.customer_id COLLATE "C" AND g.gauge_id = i.gauge_id
+    AND g.customer_id = i.customer_id COLLATE "C" AND g.gauge_id = i.gauge_id {shards}
 """
+_OF_CUSTOMERS = r"g.customer_id = ANY(string_to_array(%(customer_ids)s, E'\t'))"
+_THOSE_STORED = Forms.naming_shards(_STORED, _OF_CUSTOMERS)
 
 
 async def stored(
@@ -278,7 +280,7 @@ async def stored(
 ) -> dict[UUID, tuple[Locked, datetime]]:
     """Those of the gauges that exist, as `lock` returns them but without a lock, and when each last moved."""
     cursor = await connection.execute(
-        _STORED,
+        _THOSE_STORED.on(connection),
         {
             "organization_id": organization_id,
             "customer_ids": "\t".join([gauge.customer_id for gauge in gauges]),
@@ -298,8 +300,9 @@ FROM unnest(string_to_array(%(customer_ids)s, E'\t'), string_to_array(%(gauge_id
     AS i (customer_id, gauge_id)
 JOIN gauge g ON g.organization_id = %(organization_id)s
     AND g.customer_id = i.customer_id COLLATE "C" AND g.gauge_id = i.gauge_id
-WHERE g.value <> 0
+WHERE g.value <> 0 {shards}
 """
+_THOSE_EPOCHS = Forms.naming_shards(_EPOCHS, _OF_CUSTOMERS)
 
 
 async def epochs_with_value(
@@ -309,7 +312,7 @@ async def epochs_with_value(
     if not gauges:
         return {}
     cursor = await connection.execute(
-        _EPOCHS,
+        _THOSE_EPOCHS.on(connection),
         {
             "organization_id": organization_id,
             "customer_ids": "\t".join([gauge.customer_id for gauge in gauges]),
@@ -363,8 +366,9 @@ FROM json_to_recordset(%(evaluated)s::json) AS i (
     group_values jsonb, period_start timestamptz, period_end timestamptz, scale numeric
 )
 WHERE g.organization_id = %(organization_id)s
-    AND g.customer_id = i.customer_id COLLATE "C" AND g.gauge_id = i.gauge_id
+    AND g.customer_id = i.customer_id COLLATE "C" AND g.gauge_id = i.gauge_id {shards}
 """
+_WRITE_THOSE = Forms.naming_shards(_WRITE, _OF_CUSTOMERS)
 
 
 async def write(
@@ -372,7 +376,14 @@ async def write(
 ) -> None:
     """Stores evaluated gauges. The transaction must hold their locks."""
     rows = await json_rows(map(_row, evaluated), organization_id)
-    await connection.execute(_WRITE, {"organization_id": organization_id, "now": now, "evaluated": rows})
+    customers = {item.gauge.customer_id for item in evaluated} if on_cluster(connection) else ()
+    parameters = {
+        "organization_id": organization_id,
+        "now": now,
+        "evaluated": rows,
+        "customer_ids": "\t".join(customers),
+    }
+    await connection.execute(_WRITE_THOSE.on(connection), parameters)
 
 
 def _row(item: Evaluated) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from decimal import Decimal
 
 from evaluator.gauges import Gauge, Measure
 from store.postgres.database import DriverConnection
-from store.postgres.distributed import on_cluster
+from store.postgres.distributed import Forms, on_cluster
 
 
 @dataclass(frozen=True)
@@ -175,8 +175,9 @@ FROM unnest(
     string_to_array(%(levels)s, E'\t')::numeric[]
 ) AS i (customer_id, gauge_id, level)
 WHERE g.organization_id = %(organization_id)s
-    AND g.customer_id = i.customer_id COLLATE "C" AND g.gauge_id = i.gauge_id
+    AND g.customer_id = i.customer_id COLLATE "C" AND g.gauge_id = i.gauge_id {shards}
 """
+_SETTLE_THOSE = Forms.naming_shards(_SETTLE_MOVED, r"g.customer_id = ANY(string_to_array(%(customer_ids)s, E'\t'))")
 
 
 async def settle_moved(
@@ -184,7 +185,7 @@ async def settle_moved(
 ) -> None:
     """Notes that quiet gauges are evaluated at `epoch`. The transaction must hold their locks."""
     await connection.execute(
-        _SETTLE_MOVED,
+        _SETTLE_THOSE.on(connection),
         {
             "organization_id": organization_id,
             "customer_ids": "\t".join([one.gauge.customer_id for one in quiet]),

@@ -16,7 +16,7 @@ from evaluator.gauges import Gauge
 from evaluator.prices import PriceFilter
 from evaluator.raw_events import RawEvents
 from store.postgres.database import DriverConnection
-from store.postgres.distributed import on_cluster
+from store.postgres.distributed import Forms, on_cluster
 from store.tables import event_key
 from store.usage import contract_conditions, metric_conditions, price_conditions
 
@@ -122,17 +122,20 @@ SELECT DISTINCT %(organization_id)s::bigint, i.customer_id, w.gauge_id, e.proper
 FROM {passes}
 JOIN event e ON {conditions}
 JOIN unnest(%(positions)s::bigint[], %(gauge_ids)s::uuid[]{value_arrays}) AS w (position, gauge_id{value_columns})
-    ON w.position = i.position{same_values}
+    ON w.position = i.position{same_values}{shards}
 ON CONFLICT DO NOTHING
 """
 
 # Deletes the values of gauges.
-_FORGET_VALUES = """
+_FORGET_VALUES = Forms.naming_shards(
+    """
 DELETE FROM unique_value v
 USING unnest(%(customer_ids)s::text[], %(gauge_ids)s::uuid[]) AS i (customer_id, gauge_id)
 WHERE v.organization_id = %(organization_id)s
-    AND v.customer_id = i.customer_id COLLATE "C" AND v.gauge_id = i.gauge_id
-"""
+    AND v.customer_id = i.customer_id COLLATE "C" AND v.gauge_id = i.gauge_id {shards}
+""",
+    "v.customer_id = ANY(%(customer_ids)s)",
+)
 
 # The passes as rows `i`, with the values of group keys that each of them counts. Each column comes as one text with
 # tabs between the values, which contain none: the driver converts arrays value by value.
@@ -202,7 +205,7 @@ async def recount_values(connection: DriverConnection, organization_id: int, rec
         "customer_ids": [item.gauge.customer_id for item in recounts],
         "gauge_ids": [item.gauge.gauge_id for item in recounts],
     }
-    await connection.execute(_FORGET_VALUES, forgotten)
+    await connection.execute(_FORGET_VALUES.on(connection), forgotten)
     for kind, passes in _passes(recounts).items():
         numbers = range(len(kind.keys))
         statement = _RECOUNT_VALUES.format(
@@ -211,6 +214,7 @@ async def recount_values(connection: DriverConnection, organization_id: int, rec
             value_arrays="".join(f", %(values{number})s::text[]" for number in numbers),
             value_columns="".join(f", value{number}" for number in numbers),
             same_values="".join(f" AND w.value{number} = {group_value(number)}" for number in numbers),
+            shards=" AND e.customer_id = ANY(%(all_customer_ids)s::text[])" if on_cluster(connection) else "",
         )
         wanted = [
             (position, recounts[index].gauge.gauge_id, values)

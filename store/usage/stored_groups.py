@@ -6,6 +6,7 @@ from datetime import datetime
 from evaluator.gauges import Group
 from evaluator.watched_gauges import CustomerMeasure
 from store.postgres.database import DriverConnection
+from store.postgres.distributed import Forms
 
 _STORED = """
 SELECT i.position, g.group_values
@@ -13,7 +14,9 @@ FROM unnest(%(customer_ids)s::text[], %(starts)s::timestamptz[]) WITH ORDINALITY
     AS i (customer_id, period_start, position)
 JOIN gauge g ON g.organization_id = %(organization_id)s AND g.customer_id = i.customer_id COLLATE "C"
 WHERE g.measure = %(measure)s AND g.subscription_id IS NULL AND g.period_start = i.period_start
+    {shards}
 """
+_THOSE_STORED = Forms.naming_shards(_STORED, "g.customer_id = ANY(%(customer_ids)s)")
 
 
 async def groups(
@@ -30,7 +33,7 @@ async def groups(
     if not targets:
         return {}
     cursor = await connection.execute(
-        _STORED.encode(),
+        _THOSE_STORED.on(connection),
         {
             "organization_id": organization_id,
             "customer_ids": [target.customer_id for target in targets],

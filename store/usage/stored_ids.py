@@ -4,6 +4,7 @@ from collections.abc import Collection
 from datetime import datetime
 
 from store.postgres.database import Cursor, DriverConnection
+from store.postgres.distributed import Forms
 from store.tables import event_key
 
 # One probe of the index of a partition for each. Columns come as text with tabs between the values. Citus takes the
@@ -18,8 +19,9 @@ FROM (
 ) AS i
 JOIN event e ON {event_key.of_event("%(organization_id)s", "i.customer_id", "i.event_id")}
     AND e.event_time >= date_trunc('month', i.event_time, 'UTC')
-    AND e.event_time < date_trunc('month', i.event_time, 'UTC') + interval '1 month'
+    AND e.event_time < date_trunc('month', i.event_time, 'UTC') + interval '1 month' {{shards}}
 """
+_THOSE_STORED = Forms.naming_shards(_READ, r"e.customer_id = ANY(string_to_array(%(customer_ids)s, E'\t'))")
 
 
 async def send_read(
@@ -27,7 +29,7 @@ async def send_read(
 ) -> Cursor:
     """Sends the statement that looks for events. ids: customer, event and a time; `found` reads the result."""
     return await connection.execute(
-        _READ.encode(),
+        _THOSE_STORED.on(connection),
         {
             "organization_id": organization_id,
             "customer_ids": "\t".join([customer_id for customer_id, _, _ in ids]),

@@ -7,7 +7,7 @@ from typing import Any
 from evaluator.events import UsageEvent
 from evaluator.voids import EventKey
 from store.postgres.database import Connection, DriverConnection, Row, driver
-from store.postgres.distributed import on_cluster
+from store.postgres.distributed import Forms, on_cluster
 from store.postgres.pipelines import fetched_each
 from store.tables import event_key
 
@@ -33,7 +33,10 @@ FROM {_KEYS} JOIN event e ON {_OF_EVENT} AND {_IN_MONTH}
 ORDER BY date_trunc('month', e.event_time, 'UTC'), e.customer_id, e.event_id
 FOR UPDATE OF e
 """
-_READ = _LOCK.replace("FOR UPDATE OF e", "")
+_OF_CUSTOMERS = "e.customer_id = ANY(%(customer_ids)s)"
+_READ = Forms.naming_shards(
+    _LOCK.replace("FOR UPDATE OF e", "").replace("ORDER BY", "{shards} ORDER BY"), _OF_CUSTOMERS
+)
 
 # Locks the events of one key: on a cluster, a lock of rows names the customer.
 _LOCK_ONE = f"""
@@ -53,7 +56,7 @@ async def read(
     connection: DriverConnection, organization_id: int, keys: Sequence[EventKey]
 ) -> dict[int, list[UsageEvent]]:
     """What `lock` returns, without a lock."""
-    return await _events(connection, _READ, organization_id, keys)
+    return await _events(connection, _READ.on(connection), organization_id, keys)
 
 
 async def lock(
@@ -64,7 +67,7 @@ async def lock(
     A key without a time reads one row of each month that is kept.
     """
     if not on_cluster(connection):
-        return await _events(connection, _LOCK, organization_id, keys)
+        return await _events(connection, _LOCK.encode(), organization_id, keys)
     in_order = sorted(enumerate(keys, start=1), key=lambda one: (one[1].customer_id, one[1].event_id))
     each = [
         {
@@ -80,9 +83,9 @@ async def lock(
 
 
 async def _events(
-    connection: DriverConnection, statement: str, organization_id: int, keys: Sequence[EventKey]
+    connection: DriverConnection, statement: bytes, organization_id: int, keys: Sequence[EventKey]
 ) -> dict[int, list[UsageEvent]]:
-    cursor = await connection.execute(statement.encode(), _parameters(organization_id, keys))
+    cursor = await connection.execute(statement, _parameters(organization_id, keys))
     return _by_index(await cursor.fetchall())
 
 
@@ -103,12 +106,13 @@ _VOID = f"""
 WITH voided AS (
     DELETE FROM event e USING unnest(%(customer_ids)s::text[], %(event_ids)s::text[], %(times)s::timestamptz[])
         AS i (customer_id, event_id, event_time)
-    WHERE {_OF_EVENT} AND e.event_time = i.event_time
+    WHERE {_OF_EVENT} AND e.event_time = i.event_time {{shards}}
     RETURNING e.*
 )
 INSERT INTO voided_event ({_COLUMNS}, void_time, key_id)
 SELECT {_COLUMNS}, %(now)s, %(key_id)s FROM voided
 """
+_VOID_THOSE = Forms.naming_shards(_VOID, _OF_CUSTOMERS)
 
 
 async def void(
@@ -121,19 +125,20 @@ async def void(
     """Moves events that this transaction has locked to the voided ones. key_id: the API key that asked for it."""
     keys = [EventKey(event.customer_id, event.event_id, event.event_time) for event in events]
     parameters = {**_parameters(organization_id, keys), "now": now, "key_id": key_id}
-    await connection.execute(_VOID.encode(), parameters)
+    await connection.execute(_VOID_THOSE.on(connection), parameters)
 
 
 # Which of the keys name an event that was voided before.
 _VOIDED = f"""
 SELECT DISTINCT i.position FROM {_KEYS} JOIN voided_event e ON e.organization_id = %(organization_id)s
-    AND e.customer_id = i.customer_id COLLATE "C" AND e.event_id = i.event_id COLLATE "C" AND {_IN_MONTH}
+    AND e.customer_id = i.customer_id COLLATE "C" AND e.event_id = i.event_id COLLATE "C" AND {_IN_MONTH} {{shards}}
 """
+_THOSE_VOIDED = Forms.naming_shards(_VOIDED, _OF_CUSTOMERS)
 
 
 async def voided_before(connection: DriverConnection, organization_id: int, keys: Sequence[EventKey]) -> set[int]:
     """The indexes of those keys of which a voided event is known."""
-    cursor = await connection.execute(_VOIDED.encode(), _parameters(organization_id, keys))
+    cursor = await connection.execute(_THOSE_VOIDED.on(connection), _parameters(organization_id, keys))
     return {row[0] - 1 for row in await cursor.fetchall()}
 
 

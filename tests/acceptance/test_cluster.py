@@ -1,4 +1,5 @@
-"""Two servers and a notifier on a named cluster: exact without a fault, with a killed worker, and with a moved shard.
+"""Two servers and a notifier on a named cluster: exact, also with workers that are killed, frozen, added and removed,
+and with shards that move.
 
 A worker is killed for all databases on it: only one test run at a time can use the cluster.
 """
@@ -20,11 +21,18 @@ from generated.tidemark.v1.usage_pb2 import UsageEvent
 from tests.support.databases import Template
 from tests.support.notifier.receiver import Receiver
 from tests.support.postgres.nodes import workers
-from tests.support.postgres.worker_node import WorkerNode, customers_by_node, move_shard
+from tests.support.postgres.worker_node import (
+    WorkerNode,
+    customers_by_node,
+    give_shards,
+    move_shard,
+    sessions_at,
+    take_shards_away,
+)
 from tests.support.processes import results
 from tests.support.processes.following import followed, following
 from tests.support.processes.outage import NO_ANSWER, everything_arrived
-from tests.support.processes.programs import DEADLINE, Program, Programs
+from tests.support.processes.programs import DEADLINE, Program, Programs, until
 from tests.support.processes.results import ALERTS, SEATS
 from tests.support.processes.traffic import CUSTOMERS, Client, progress, streaming
 from tests.support.server.running import reason_of
@@ -38,6 +46,7 @@ pytestmark = [
 ]
 
 DEADLOCK = "failure=deadlock"
+UNAVAILABLE = "UNAVAILABLE ERROR_REASON_DATABASE_UNAVAILABLE"  # how a probe fails
 FAULTS = 2  # of each test
 CLIENTS = 2  # of each server; those of different servers share all customers, and some of their events
 
@@ -103,7 +112,9 @@ async def probe(running: Deployment, number: int, customer_id: str) -> str:
     request = EvaluateUsageBatchRequest(batch=usage_pb2.UsageBatch(events=[event]))
     async with running.servers[number % 2].address.channel() as channel:
         try:
-            answer = await AlertServiceStub(channel).EvaluateUsageBatch(request, timeout=DEADLINE)
+            answer = await AlertServiceStub(channel).EvaluateUsageBatch(
+                request, timeout=DEADLINE, wait_for_ready=True
+            )
         except grpc.aio.AioRpcError as error:
             return f"{error.code().name} {reason_of(error)}"
     assert answer.outcome.accepted == 1
@@ -148,8 +159,75 @@ async def test_a_worker_killed_during_streams_stops_its_own_customers_only_and_l
             finally:
                 await worker.start()
                 template.nodes.connect_again()
-            assert gone == ["UNAVAILABLE ERROR_REASON_DATABASE_UNAVAILABLE"] * 2
+            assert gone == [UNAVAILABLE] * 2
             assert there == ["", ""]
         await progress(running.clients, 5)
     assert all(client.interruptions for client in running.clients)
     assert [complaints(one) for one in (*running.servers, running.notifier)] == [[], [], []]
+
+
+async def test_a_frozen_worker_stops_its_own_customers_only(
+    programs: Programs, database_url: str, receiver: Receiver, template: Template
+) -> None:
+    """Its connections stay open, so nothing says that it is away, and its commits wait."""
+    node, other = workers()
+    placed = customers_by_node(database_url, list(CUSTOMERS))
+    worker = WorkerNode(node, template.nodes.url_on(node))
+    async with streaming_to_two(programs, database_url, receiver) as running:
+        await progress(running.clients, 5)
+        # Then both servers know the metric, whose registration would wait for all workers.
+        assert [await probe(running, 200 + number, placed[other][0]) for number in range(4)] == [""] * 4
+        with worker.frozen():
+            # Each server has more commits for that worker than seats.
+            waiting = [
+                asyncio.create_task(probe(running, number, placed[node][number % len(placed[node])]))
+                for number in range(4 * CLIENTS)
+            ]
+            there = [await probe(running, 100 + number, placed[other][0]) for number in range(4)]
+        assert there == [""] * 4
+        # A new connection to it is given up, an open one is not.
+        assert set(await asyncio.gather(*waiting)) <= {"", UNAVAILABLE}
+        await progress(running.clients, 5)
+
+
+async def test_a_server_starts_while_a_worker_is_away_and_serves_the_others(
+    programs: Programs, database_url: str, receiver: Receiver, template: Template
+) -> None:
+    node, other = workers()
+    placed = customers_by_node(database_url, list(CUSTOMERS))
+    worker = WorkerNode(node, template.nodes.url_on(node))
+    async with streaming_to_two(programs, database_url, receiver) as running:
+        await progress(running.clients, 5)
+        await worker.crash()
+        try:
+            assert await running.servers[1].stop() == 0
+            await running.servers[1].start()
+            there = [await probe(running, number, placed[other][number // 2]) for number in range(4)]
+            gone = await probe(running, 5, placed[node][0])
+        finally:
+            await worker.start()
+            template.nodes.connect_again()
+        assert there == [""] * 4
+        assert gone == UNAVAILABLE
+        await progress(running.clients, 5)
+
+
+async def test_workers_are_added_and_removed_during_streams(
+    programs: Programs, database_url: str, receiver: Receiver, template: Template
+) -> None:
+    """The servers start when one worker has all shards, and commit at the other one as soon as that has some."""
+    first, added = workers()
+    await asyncio.to_thread(take_shards_away, database_url, added)
+    async with streaming_to_two(programs, database_url, receiver) as running:
+        await progress(running.clients, 5)
+        assert sessions_at(template.nodes.url_on(added), database_url) == 0
+        await asyncio.to_thread(give_shards, database_url, added)
+        await until(
+            lambda: sessions_at(template.nodes.url_on(added), database_url) >= len(running.servers),
+            "commits of both servers at the new worker",
+        )
+        await progress(running.clients, 5)
+        await asyncio.to_thread(take_shards_away, database_url, first)
+        await progress(running.clients, 5)
+        assert set(customers_by_node(database_url, list(CUSTOMERS))) == {added}
+    assert [client.interruptions for client in running.clients] == [[]] * len(running.clients)

@@ -223,7 +223,7 @@ async def test_a_notification_that_is_not_there_is_claimed_without_a_body(house:
 
 
 async def test_pending_work_names_each_kind_of_work(house: House) -> None:
-    async def waiting() -> tuple[bool, bool, bool]:
+    async def waiting() -> tuple[bool | None, bool, bool]:
         async with house.database.transaction() as connection:
             found = await pending_work(connection)
         return found.outbox, found.due, found.expired

@@ -1,19 +1,22 @@
 """The tables on a real cluster of Citus: how they get to their places, also with data and after a kill."""
 
+import asyncio
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 
 import psycopg
 import pytest
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
-from store.citus.distribution import distribute, placed
+from store.citus.distribution import OLDEST_ON_CLUSTER, distribute, placed
 from store.citus.errors import NotACluster, StillInUse
 from store.citus.nodes import Node
 from store.migrate import migrate
+from store.postgres import partitions
 from store.postgres.database import Database, sync_engine
 from store.postgres.failures import DatabaseUnavailable
 from store.tables.placement import Placement, placements
@@ -43,7 +46,7 @@ INSERT INTO fact_deletion VALUES (1, 'METRIC', '', 'm', 7);
 {_OUTBOX_ROW};
 {_ORGANIZATION};
 """
-# As migrations before 0053 and their version left it.
+# As migrations before 0051 and their version left it.
 _AS_BEFORE = (
     "DROP TABLE outbox",
     "CREATE TABLE outbox (outbox_id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, organization_id bigint NOT NULL,"
@@ -56,6 +59,12 @@ _HELD = (
     "SELECT (SELECT count(*) FROM wallet), (SELECT sum(quantity) FROM event), (SELECT count(*) FROM fact_deletion)"
 )
 _EXPECTED = (_CUSTOMERS, _CUSTOMERS * (_CUSTOMERS + 1) // 2, 1)
+_SHARD_AND_TARGET = """
+SELECT p.shardid, n.nodename, n.nodeport, other.nodename, other.nodeport
+FROM pg_dist_placement p JOIN pg_dist_node n USING (groupid)
+JOIN pg_dist_node other ON other.groupid NOT IN (0, p.groupid) AND other.noderole = 'primary'
+WHERE p.shardid = get_shard_id_for_distribution_column('customer', 'c1') LIMIT 1
+"""
 _ON_COORDINATOR = "SELECT pg_relation_size('wallet') + pg_relation_size('event_2026_03')"
 
 
@@ -107,6 +116,42 @@ def test_a_second_distribution_changes_nothing(database_url: str) -> None:
     with _connected(database_url) as connection:
         assert distribute(connection) == []
     assert migrate(database_url, cluster=workers())
+
+
+@pytest.mark.own_database
+def test_servers_that_do_not_know_the_locks_at_nodes_are_refused(database_url: str) -> None:
+    """Also after a migration that says of one PostgreSQL that they can run on its result."""
+    oldest = "SELECT oldest_revision FROM schema_compatibility"
+    assert _value(database_url, oldest) == (OLDEST_ON_CLUSTER,)
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        connection.execute("UPDATE schema_compatibility SET oldest_revision = '0027'")
+    assert migrate(database_url)
+    assert _value(database_url, oldest) == (OLDEST_ON_CLUSTER,)
+
+
+@pytest.mark.own_database
+def test_shards_of_each_month_move_while_they_are_written(database_url: str) -> None:
+    """As Citus says: it knows how to name a row that is deleted meanwhile. Also of a month that is made later."""
+    identities = "SELECT DISTINCT relreplident::text FROM pg_class JOIN pg_inherits ON inhrelid = pg_class.oid"
+    of_events = f"{identities} WHERE inhparent = 'event'::regclass"
+    later = datetime(2031, 5, 1, tzinfo=UTC)
+
+    async def make_month() -> None:
+        database = Database(database_url, 1)
+        async with database.transaction() as connection:
+            await partitions.maintain(connection, later, later, datetime(1970, 1, 1, tzinfo=UTC))
+        await database.close()
+
+    asyncio.run(make_month())
+    assert _value(database_url, of_events) == ("f",)
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        connection.execute("ALTER TABLE event_2031_05 REPLICA IDENTITY DEFAULT")  # as an earlier version made it
+    assert migrate(database_url)
+    assert _value(database_url, of_events) == ("f",)
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        found = connection.execute(_SHARD_AND_TARGET).fetchone()
+        assert found is not None
+        connection.execute("SELECT citus_move_shard_placement(%s, %s, %s, %s, %s, 'auto')", found)
 
 
 @pytest.mark.own_database

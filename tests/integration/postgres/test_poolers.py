@@ -89,6 +89,20 @@ def test_a_transaction_pooler_is_refused_at_the_start_with_the_reason(
             assert "pool_mode = session" in result.output
 
 
+def test_a_transaction_pooler_in_front_of_a_worker_is_refused_at_the_start(
+    server_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TIDEMARK_DATABASE_URL", server_url)
+    with pgbouncer(tmp_path, server_url, "transaction") as url:
+        address = url.partition("@")[2].partition("/")[0]
+        # A worker that is away is no reason.
+        monkeypatch.setenv("TIDEMARK_DATABASE_NODES", f"worker-1:5432=127.0.0.1:1,worker-2:5432={address}")
+        result = CliRunner().invoke(tidemark, ["serve"])
+        assert result.exit_code == 1
+        assert f"a transaction pooler answers at {address}" in result.output
+        assert "into TIDEMARK_DATABASE_NODES" in result.output
+
+
 def test_a_session_pooler_is_used_like_a_direct_connection(
     server_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -12,7 +12,7 @@ from sqlalchemy import text
 
 from engine.ingest.batches import Batch, Outcome
 from engine.ingest.monitoring import AT_NODE, IngestMonitoring
-from engine.ingest.nodes import Nodes, open_nodes
+from engine.ingest.nodes import CustomerShards, Nodes, open_nodes
 from engine.ingest.pending import PendingEvents
 from engine.ingest.pipeline import Pipeline
 from engine.rules.registry import RulesRegistry
@@ -90,7 +90,8 @@ class Server:
 
     def pools(self) -> list[Database]:
         """Of the workers."""
-        return [pool for number in range(1, self.nodes.number) if (pool := self.nodes.pool(number)) is not None]
+        places = (self.nodes.place(number, CustomerShards()) for number in range(self.nodes.number))
+        return [one.place.database for one in places if one is not None]
 
     async def close(self) -> None:
         """Ends it when nothing waits."""

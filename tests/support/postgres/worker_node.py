@@ -1,17 +1,20 @@
 """A node of the named cluster that a test ends and starts again, and the customers whose rows lie on it.
 
-It ends the server for all databases: no other test can use the cluster meanwhile.
+It ends or stops the server for all databases: no other test can use the cluster meanwhile.
 """
 
 import asyncio
 import os
 import signal
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
+from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import TupleRow
 
 from store.citus.nodes import Node
@@ -52,6 +55,21 @@ class WorkerNode:
 
     def _pid(self) -> int:
         return int((self._folder / _PID_FILE).read_text().split()[0])
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Stops all of its processes for the time of the block: connections stay open, and nothing answers."""
+        postmaster = int((self._folder / _PID_FILE).read_text().split()[0])
+        stopped = [postmaster]
+        os.kill(postmaster, signal.SIGSTOP)  # it starts no more
+        stopped += [int(one) for one in Path(f"/proc/{postmaster}/task/{postmaster}/children").read_text().split()]
+        for pid in stopped[1:]:
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            for pid in stopped:
+                os.kill(pid, signal.SIGCONT)
 
     async def start(self) -> None:
         """Starts it, as the user that owns its folder, and waits until it accepts connections."""
@@ -96,6 +114,34 @@ def move_shard(url: str, customer_id: str, target: Node) -> None:
     [(_, shard, host, port)] = _placed(url, [customer_id])
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute(_MOVE, [shard, host, port, target.host, target.port])
+
+
+def take_shards_away(url: str, worker: Node) -> None:
+    """Moves all shards of a worker to the others, as an operator does who removes it; rows are written meanwhile."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("SELECT citus_drain_node(%s, %s)", [worker.host, worker.port])
+
+
+def give_shards(url: str, worker: Node) -> None:
+    """Moves shards to a worker that has none, as an operator does who has added it; rows are written meanwhile."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(
+            "SELECT citus_set_node_property(%s, %s, 'shouldhaveshards', true)", [worker.host, worker.port]
+        )
+        connection.execute("SELECT citus_rebalance_start(rebalance_strategy => 'by_shard_count')")
+        connection.execute("SELECT citus_rebalance_wait()")
+
+
+def sessions_at(worker_url: str, url: str) -> int:
+    """How many processes have sessions of their own at a worker for the database at `url`."""
+    with psycopg.connect(worker_url) as connection:
+        row = connection.execute(
+            "SELECT count(DISTINCT application_name) FROM pg_stat_activity"
+            " WHERE datname = %s AND application_name LIKE 'tidemark node %%'",
+            [conninfo_to_dict(url)["dbname"]],
+        ).fetchone()
+        assert row is not None
+        return int(row[0])
 
 
 def _placed(url: str, customers: list[str]) -> list[TupleRow]:

@@ -6,7 +6,7 @@ PostgreSQL neither is used. The keys of both tables change only where they are d
 
 from alembic import op
 
-revision = "0053"
+revision = "0051"
 down_revision = "0050"
 oldest_compatible = "0027"
 
