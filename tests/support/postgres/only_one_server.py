@@ -17,3 +17,5 @@ has_old_keys = _one_server("distributed partitions of events never have the earl
 quiet_puts = _one_server("the test shows an optimization that a cluster leaves out")
 # A statement locks the rows of each shard by itself, so two transactions can deadlock; commits and visits try again.
 order_across_shards = _one_server("a cluster locks rows in order within a shard only")
+# On a cluster, one transaction of one node writes a notification and its row of feed_pending.
+splits_commits = _one_server("the test shows the two halves of a commit one after the other")
