@@ -15,6 +15,7 @@ from store.postgres.database import Database
 from tests.support.notifications.split_commits import split_committer
 from tests.support.notifications.watching import names, notify, watch
 from tests.support.postgres.lock_waits import until_it_waits_for_a_lock
+from tests.support.postgres.only_one_server import splits_commits
 from tests.support.usage.caller import Caller
 from tests.support.waiting import within
 
@@ -52,6 +53,7 @@ async def unplaced(caller: Caller) -> int:
     return int(number)
 
 
+@splits_commits
 async def test_notifications_that_show_after_their_pending_rows_are_all_placed_in_order(
     caller: Caller, pool: Database
 ) -> None:
@@ -92,6 +94,7 @@ async def test_notifications_that_show_after_their_pending_rows_are_all_placed_i
     assert order == {"ann": expected, "bob": expected}
 
 
+@splits_commits
 async def test_nothing_overtakes_a_notification_that_does_not_show_yet(caller: Caller, pool: Database) -> None:
     subscriber = await watch(caller)
     async with split_committer(caller) as writer:
@@ -111,6 +114,7 @@ async def test_nothing_overtakes_a_notification_that_does_not_show_yet(caller: C
         assert names(await subscriber.take(3)) == [("bob", 1), ("ann", 2), ("cid", 1)]
 
 
+@splits_commits
 async def test_a_list_waits_for_what_was_committed_before_it_and_not_for_what_comes_later(
     caller: Caller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -152,6 +156,7 @@ async def test_the_feed_goes_on_without_a_notification_that_never_comes(
     assert logged.__dict__["notification_id"].startswith("ntf_")
 
 
+@splits_commits
 async def test_a_notification_that_is_merely_late_is_not_given_up_however_long_it_takes(
     caller: Caller, pool: Database
 ) -> None:

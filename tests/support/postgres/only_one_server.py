@@ -21,3 +21,5 @@ quiet_puts = _one_server("the test shows an optimization that a cluster leaves o
 order_across_shards = _one_server("a cluster locks rows in order within a shard only")
 # `engine.ingest.storing` then inserts all events of the commit.
 names_rows_of_copy = _one_server("Citus does not say at which row COPY met an event that is stored")
+# On a cluster, one transaction of one node writes a notification and its row of feed_pending.
+splits_commits = _one_server("the test shows the two halves of a commit one after the other")
