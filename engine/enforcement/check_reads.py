@@ -29,6 +29,7 @@ from store.balances import wallets
 from store.identity import organizations
 from store.postgres import pipelines
 from store.postgres.database import Database, driver
+from store.postgres.distributed import on_cluster
 
 DECIDED_AT_ONCE = 50  # usages that are decided without a pause
 MOST_DRAWING = 10_000  # customers of one organization
@@ -96,15 +97,30 @@ class CheckReads:
         found = await self._try_read(known, asked, at_once=True)
         if found is None:
             found = await self._try_read(known, asked, at_once=False)
-            assert found is not None, "all that is needed can be read in an open transaction"
+        if found is None:  # on a cluster, by rules of another epoch
+            await self._catch_up(known.organization_id)
+            found = await self._try_read(known, asked, at_once=False, caught_up=True)
+        assert found is not None, "all that is needed can be read in an open transaction"
         return found
 
+    async def _catch_up(self, organization_id: int) -> None:
+        """Reads the rules as they stand under the lock: without it, a cluster may not show all of them yet."""
+        async with self._database.transaction() as connection:
+            epoch = await organizations.lock_shared(connection, organization_id)
+            await self._rules.of(organization_id).router(connection, epoch)
+
     async def _try_read(
-        self, known: KnownOfChecks, asked: Sequence[tuple[Usage, OveragePolicy]], *, at_once: bool
+        self,
+        known: KnownOfChecks,
+        asked: Sequence[tuple[Usage, OveragePolicy]],
+        *,
+        at_once: bool,
+        caught_up: bool = False,
     ) -> dict[int, Checked] | None:
         """Reads and decides as `read`.
 
         at_once: the transaction ends with its first statements, where these may be enough; None if they were not.
+        caught_up: the cached rules have just been read; None without it, if a cluster has others.
         """
         organization_id, now = known.organization_id, self._clock.now()
         rules = self._rules.of(organization_id)
@@ -126,6 +142,10 @@ class CheckReads:
                 if ends:
                     await pipelines.commit(raw)
             epoch, drawn = await organizations.epoch_of(current), await wallets.held(drawing)
+            if on_cluster(raw) and epoch != rules.cached.epoch:
+                if not caught_up:
+                    return None
+                epoch = rules.cached.epoch
             known.note_drawing(drawn)
             if ends and wanted is not None and (drawn or wanted.epoch != epoch):
                 return None

@@ -19,6 +19,7 @@ from evaluator.enforcement.usage import Usage
 from evaluator.routing import Router
 from runtime.turns import Slices
 from store.alerts import active_rules
+from store.identity import node_epochs
 from store.limits import effective_limits
 from store.postgres.database import Connection, DriverConnection, driver
 from store.rules import routing_facts, rule_changes
@@ -154,6 +155,7 @@ class OrganizationRules:
     async def _catch_up(self, connection: Connection, epoch: int) -> None:
         """Brings the router to an epoch."""
         router, raw = self._router, await driver(connection)
+        await node_epochs.require_shown(raw, self._organization_id, epoch)
         # Epochs only rise while their changes are kept. A database that lost committed changes, as a replica that was
         # promoted may have, gives the same epochs to other changes.
         if not _NOTHING_READ < router.epoch <= epoch:

@@ -11,16 +11,28 @@ go of it before all nodes show what it has written.
 The coordinator commits first, so only a transaction that holds its lock sees all parts of a change, whichever node
 they lie on. A commit at a node must therefore read no rules: they have to be cached at its epoch. Otherwise it raises
 `NeedsCoordinator`.
+
+A node that is lost while it commits its part shows that part only when Citus has recovered it, a minute later. The
+coordinator answers and lets go of its lock before. So a change of rules waits until no part of an earlier
+transaction is in doubt, and rules are not read while a node does not show the epoch (`require_shown`).
 """
+
+import asyncio
 
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from store.postgres.database import Cursor, DriverConnection, Row
-from store.postgres.distributed import NeedsCoordinator
+from store.postgres.database import Cursor, DriverConnection, Row, driver
+from store.postgres.distributed import NeedsCoordinator, on_cluster
+from store.postgres.failures import LOCK_TIMEOUT as HELD_FOR_TOO_LONG
+from store.postgres.failures import unavailable
 from store.postgres.sessions import LOCK_TIMEOUT
 
 LOCK_CLASS = 0x7469  # the first half of every organization's advisory lock
+# Seconds for which a change waits for parts of transactions that are prepared. Those of other organizations that are
+# being committed end within milliseconds.
+IN_DOUBT = 1.0
+_PAUSE = 0.005  # seconds between two looks at them
 
 _STANDING = """
 SELECT epoch, name, pg_backend_pid() FROM organization_epoch
@@ -32,11 +44,21 @@ WHERE organization_id = %(organization_id)s AND customer_id = %(marker)s
 _RAISE = "UPDATE organization_epoch SET epoch = epoch + 1 WHERE organization_id = %s"
 _RENAME = "UPDATE organization_epoch SET name = %s WHERE organization_id = %s"
 
-# Each node executes it for its rows. lock_timeout is a setting of each session, also of those between nodes.
-_LOCK_EVERYWHERE = f"""
-SELECT set_config('lock_timeout', '{LOCK_TIMEOUT}s', true), pg_advisory_xact_lock(%s, %s)
+# lock_timeout is a setting of each session, also of those between nodes.
+_BOUND = f"""
+SELECT set_config('lock_timeout', '{LOCK_TIMEOUT}s', true) FROM organization_epoch WHERE organization_id = %s
+"""
+# Each node executes it for its rows.
+_LOCK_EVERYWHERE = "SELECT pg_advisory_xact_lock(%s, %s) FROM organization_epoch WHERE organization_id = %s"
+# The parts of transactions that are prepared at a node, in this database, and neither committed nor rolled back. In
+# this form each node executes it; the coordinator would execute a subquery, and cannot join what nodes have of their
+# own. The number of the database is that in the path of a table.
+_PREPARED = """
+SELECT (pg_prepared_xact()).gid,
+    (pg_prepared_xact()).dbid = CAST(split_part(pg_relation_filepath(tableoid), '/', -2) AS oid)
 FROM organization_epoch WHERE organization_id = %s
 """
+_LEAST = "SELECT min(epoch) FROM organization_epoch WHERE organization_id = %s"
 
 # The rows of an organization: for each shard the first number whose text belongs to it. Of n shards, all but one in
 # millions have one among 30 n numbers.
@@ -77,13 +99,55 @@ def standing(connection: DriverConnection, row: Row | None) -> tuple[int, str]:
     return row[0], row[1]
 
 
-async def send_lock_everywhere(connection: DriverConnection, organization_id: int) -> None:
+async def send_lock_everywhere(connection: DriverConnection, organization_id: int) -> tuple[Cursor, Cursor]:
     """Sends the statements that raise the epoch at each node and take the lock there, exclusively.
 
-    Within a pipeline of a transaction at the coordinator, which holds its lock.
+    Within a pipeline of a transaction at the coordinator, which holds its lock. `locked_everywhere` reads the
+    results.
     """
+    await connection.execute(_BOUND, (organization_id,))
     await connection.execute(_RAISE, (organization_id,))
-    await connection.execute(_LOCK_EVERYWHERE, (LOCK_CLASS, organization_id, organization_id))
+    return await _send_lock(connection, organization_id)
+
+
+async def _send_lock(connection: DriverConnection, organization_id: int) -> tuple[Cursor, Cursor]:
+    locked = await connection.execute(_LOCK_EVERYWHERE, (LOCK_CLASS, organization_id, organization_id))
+    return locked, await connection.execute(_PREPARED, (organization_id,))
+
+
+async def locked_everywhere(connection: AsyncConnection, organization_id: int, sent: tuple[Cursor, Cursor]) -> None:
+    """Ends what `send_lock_everywhere` began, after the pipeline, when the epoch of the organization is raised.
+
+    Waits for parts of earlier transactions that are prepared: what the change reads would lack them. Creates the rows
+    of an organization that has none. Raises DatabaseUnavailable if a part stays in doubt.
+    """
+    raw = await driver(connection)
+    if not await sent[0].fetchall():
+        await create(connection, organization_id)
+        sent = await _send_lock(raw, organization_id)
+    prepared = await _of_this_database(sent[1])
+    now = asyncio.get_running_loop().time
+    end = now() + IN_DOUBT
+    while prepared:
+        if now() > end:
+            raise unavailable(HELD_FOR_TOO_LONG)
+        await asyncio.sleep(_PAUSE)
+        prepared &= await _of_this_database(await raw.execute(_PREPARED, (organization_id,)))
+
+
+async def _of_this_database(cursor: Cursor) -> set[str]:
+    return {gid for gid, is_here in await cursor.fetchall() if is_here}
+
+
+async def require_shown(connection: DriverConnection, organization_id: int, epoch: int) -> None:
+    """Raises DatabaseUnavailable if a node does not show an epoch yet, so that rules would be read as they were.
+
+    The transaction holds the lock at the coordinator.
+    """
+    if on_cluster(connection):
+        row = await (await connection.execute(_LEAST, (organization_id,))).fetchone()
+        if row is not None and row[0] is not None and row[0] < epoch:
+            raise unavailable(HELD_FOR_TOO_LONG)
 
 
 async def rename(connection: DriverConnection, organization_id: int, name: str) -> None:

@@ -147,17 +147,20 @@ async def begin_change(connection: AsyncConnection, organization_id: int) -> int
     changed rows store as `changed_epoch`.
     """
     raw = await driver(connection)
+    everywhere: tuple[Cursor, Cursor] | None = None
     # One round trip, but two statements: the row must not be locked before the lock is held.
     async with raw.pipeline():
         await raw.execute("SELECT pg_advisory_xact_lock(%s, %s)", (LOCK_CLASS, organization_id))
         if on_cluster(raw):
-            await node_epochs.send_lock_everywhere(raw, organization_id)
+            everywhere = await node_epochs.send_lock_everywhere(raw, organization_id)
         cursor = await raw.execute(
             "UPDATE organization SET epoch = epoch + 1 WHERE organization_id = %s RETURNING epoch",
             (organization_id,),
         )
     row = await cursor.fetchone()
     assert row is not None, f"organization {organization_id} does not exist"
+    if everywhere is not None:
+        await node_epochs.locked_everywhere(connection, organization_id, everywhere)
     return int(row[0])
 
 
