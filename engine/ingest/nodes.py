@@ -9,6 +9,7 @@ import contextlib
 import logging
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from engine.ingest.bell import Bell
 from runtime.actions import LogAction
@@ -194,12 +195,15 @@ class Nodes:
         """Lets all workers know the organizations that wait. Raises DatabaseUnavailable."""
         for organization_id, known in list(self._unprepared.items()):
             try:
-                async with self._database.transaction() as connection:
-                    await organizations.prepare_nodes(connection, organization_id)
+                await repeated(partial(self._prepare, organization_id))
             finally:
                 known.set()
             del self._unprepared[organization_id]
         return None
+
+    async def _prepare(self, organization_id: int) -> None:
+        async with self._database.transaction() as connection:
+            await organizations.prepare_nodes(connection, organization_id)
 
     async def refresh(self) -> None:
         """Reads where shards lie now. Raises DatabaseUnavailable."""
