@@ -107,7 +107,7 @@ class CheckReads:
         """Reads the rules as they stand under the lock: without it, a cluster may not show all of them yet."""
         async with self._database.transaction() as connection:
             epoch = await organizations.lock_shared(connection, organization_id)
-            await self._rules.of(organization_id).router(connection, epoch)
+            await self._rules.of(organization_id).router(connection, epoch, in_parts=True)
 
     async def _try_read(
         self,
@@ -153,7 +153,7 @@ class CheckReads:
                 router, unregistered = rules.cached, Registered()
                 rules.named(router, customer_ids)
             else:
-                router = await rules.router(connection, epoch)
+                router = await rules.router(connection, epoch, in_parts=True)
                 unregistered = await rules.read_facts(connection, router, usages, now)
                 wanted = await self._wanted(known, router, usages, now, slices, unregistered.customers)
                 await wanted.cells.send_read(raw)

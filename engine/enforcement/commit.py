@@ -154,7 +154,7 @@ class EnforcementCommitter:
                 standing = opened.standing
                 if standing.name != self._organization.name:  # it was renamed meanwhile
                     self._organization = Organization(self._organization_id, standing.name)
-                router = await rules.router(connection, standing.epoch)
+                router = await rules.router(connection, standing.epoch, in_parts=True)
                 transaction = Transaction(
                     connection,
                     raw,

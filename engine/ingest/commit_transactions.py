@@ -209,7 +209,7 @@ class CommitTransactions:
             rules.cached.epoch == standing.epoch and is_known(rules.cached, group.events)
         ):
             raise NeedsCoordinator  # a node does not show all of a change in one moment
-        router = await rules.router(connection, standing.epoch)
+        router = await rules.router(connection, standing.epoch, in_parts=True)
         if shards is not None and _moves_meters(router, group, shards):
             shards = None
         return self._transaction(connection, raw, router, group, standing, now, careful, shards)

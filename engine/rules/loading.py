@@ -3,7 +3,7 @@
 What another transaction registers at the same time is waited for, and then read.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
@@ -14,6 +14,7 @@ from evaluator.routing import Router
 from evaluator.routing_facts import MOST_LEVELS, MetricFacts
 from store.accounts.deletions import FactKind
 from store.alerts import active_rules
+from store.identity import node_epochs
 from store.postgres.database import DriverConnection
 from store.rules import routing_facts
 
@@ -72,7 +73,8 @@ class Registered:
 class Loading:
     """Reads facts of one organization into a router, within a transaction.
 
-    registered: gets each new name before the router does.
+    registered: gets each new name before the router does. in_parts: not all nodes of a cluster are known to show the
+    router's epoch, so those of the customers that are read have to.
     """
 
     connection: DriverConnection
@@ -80,6 +82,7 @@ class Loading:
     router: Router
     now: datetime
     registered: Registered
+    in_parts: bool = False
 
     async def load(self, events: Sequence[Naming]) -> None:
         """Reads the customers, subscriptions and metrics of the events that the router lacks; registers unknown ones.
@@ -97,6 +100,7 @@ class Loading:
         }
         missing = {name for name in {event.metric_id for event in events} if _is_uncertain(metrics.get(name))}
         if subscriptions:
+            await self._require_shown({customer_id for customer_id, _ in subscriptions})
             await self._subscriptions(subscriptions)
         raw = "" in missing  # a raw event has no metric
         missing.discard("")
@@ -135,12 +139,18 @@ class Loading:
             elif (parent := one.parent) is not None:
                 above.add(parent)
         read = {*missing, *(one.facts.customer_id for one in changed)}
+        await self._require_shown(read)
         if changed:
             await self._changed(changed, missing)
         if missing:
             await self._missing(missing)
         above |= {parent for one in read if (parent := known[one].parent) is not None}
         return above
+
+    async def _require_shown(self, customer_ids: Collection[str]) -> None:
+        """Raises DatabaseUnavailable if the facts of these customers may be read as they were before."""
+        if self.in_parts and customer_ids:
+            await node_epochs.require_shown_of(self.connection, self.organization_id, self.router.epoch, customer_ids)
 
     async def _changed(self, changed: list[KnownCustomer], missing: set[str]) -> None:
         """Reads again what may have changed of customers. Adds to `missing` those that do not exist any more."""

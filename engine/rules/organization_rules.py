@@ -54,21 +54,25 @@ class OrganizationRules:
         self._max_customers = max_customers
         self._with_alerts = with_alerts
         self._router = Router(_NOTHING_READ)
+        self._is_shown = False  # whether all nodes of a cluster show the router's epoch
         self._catching_up = asyncio.Lock()
         self._open: list[Registered] = []  # of the commits that use the router
 
-    async def router(self, connection: Connection, epoch: int) -> Router:
+    async def router(self, connection: Connection, epoch: int, *, in_parts: bool = False) -> Router:
         """The router of ingest at `epoch`, with the customers that events have named.
 
         The transaction holds the organization's lock, so that the epoch stands, and has not raised it. The router may
-        be used until the transaction ends.
+        be used until the transaction ends. in_parts: facts are read by `load_facts` and `read_facts` alone. Then a
+        process that has read no rules yet can begin while a node of a cluster is away, and serve customers of others.
         """
         if self._router.epoch != epoch:
             async with self._catching_up:
                 if self._router.epoch != epoch:
                     before, began = self._router, time.perf_counter()
-                    await self._catch_up(connection, epoch)
+                    await self._catch_up(connection, epoch, in_parts=in_parts)
                     self._monitoring.reloaded(time.perf_counter() - began, everything=self._router is not before)
+        if not (in_parts or self._is_shown):
+            await self._require_shown(await driver(connection), epoch)
         return self._router
 
     @property
@@ -119,7 +123,10 @@ class OrganizationRules:
 
         registered: of this transaction, see `begin`. It gets each new name before the router does.
         """
-        await Loading(await driver(connection), self._organization_id, router, now, registered).load(events)
+        loading = Loading(
+            await driver(connection), self._organization_id, router, now, registered, not self._is_shown
+        )
+        await loading.load(events)
         self._forget_unused(router)
 
     async def read_facts(
@@ -131,7 +138,10 @@ class OrganizationRules:
         may use these rules at a time.
         """
         registered = Registered()
-        await Reading(await driver(connection), self._organization_id, router, now, registered).read(usages)
+        reading = Reading(
+            await driver(connection), self._organization_id, router, now, registered, not self._is_shown
+        )
+        await reading.read(usages)
         self._forget_unused(router)
         return registered
 
@@ -152,10 +162,16 @@ class OrganizationRules:
             used = {name for one in self._open for names in (one.named, one.above) for name in names}
             router.known.forget_unused(2 * over, used)
 
-    async def _catch_up(self, connection: Connection, epoch: int) -> None:
+    async def _require_shown(self, connection: DriverConnection, epoch: int) -> None:
+        await node_epochs.require_shown(connection, self._organization_id, epoch)
+        self._is_shown = True
+
+    async def _catch_up(self, connection: Connection, epoch: int, *, in_parts: bool) -> None:
         """Brings the router to an epoch."""
         router, raw = self._router, await driver(connection)
-        await node_epochs.require_shown(raw, self._organization_id, epoch)
+        self._is_shown = False
+        if not in_parts or router.epoch != _NOTHING_READ:
+            await self._require_shown(raw, epoch)
         # Epochs only rise while their changes are kept. A database that lost committed changes, as a replica that was
         # promoted may have, gives the same epochs to other changes.
         if not _NOTHING_READ < router.epoch <= epoch:
@@ -165,7 +181,7 @@ class OrganizationRules:
         changes = await rule_changes.changes_since(raw, self._organization_id, router.epoch, MAX_CHANGES)
         if changes is None or changes.deleted:  # a deletion leaves no row that says what changed
             self._router = Router(_NOTHING_READ)
-            await self._catch_up(connection, epoch)
+            await self._catch_up(connection, epoch, in_parts=False)
             return
         await self._apply(raw, router, changes)
         router.epoch = epoch

@@ -28,6 +28,7 @@ class Reading(Loading):
             and usage.subscription_id not in known[usage.customer_id].subscriptions
         }
         if subscriptions:
+            await self._require_shown({customer_id for customer_id, _ in subscriptions})
             await self._read_subscriptions(subscriptions)
         if missing := {usage.metric_id for usage in usages} - metrics.keys():
             await self._read_metrics(missing)

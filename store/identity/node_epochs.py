@@ -14,10 +14,12 @@ they lie on. A commit at a node must therefore read no rules: they have to be ca
 
 A node that is lost while it commits its part shows that part only when Citus has recovered it, a minute later. The
 coordinator answers and lets go of its lock before. So a change of rules waits until no part of an earlier
-transaction is in doubt, and rules are not read while a node does not show the epoch (`require_shown`).
+transaction is in doubt, and rules are not read while a node does not show the epoch (`require_shown`), nor facts
+while the node of their customer does not (`require_shown_of`).
 """
 
 import asyncio
+from collections.abc import Collection
 
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -62,8 +64,8 @@ _LEAST = "SELECT min(epoch) FROM organization_epoch WHERE organization_id = %s"
 
 # The rows of an organization: for each shard the first number whose text belongs to it. Of n shards, all but one in
 # millions have one among 30 n numbers.
-_MARKERS = text("""
-SELECT DISTINCT ON (shard) CAST(i AS text)
+_MARKER_OF_SHARD = """
+SELECT DISTINCT ON (shard) CAST(i AS text) AS marker, shard
 FROM (
     SELECT i, get_shard_id_for_distribution_column('organization_epoch', CAST(i AS text)) AS shard
     FROM generate_series(0, 30 * (
@@ -71,7 +73,16 @@ FROM (
     )) AS i
 ) AS numbered
 ORDER BY shard, i
-""")
+"""
+_MARKERS = text(f"SELECT marker FROM ({_MARKER_OF_SHARD}) AS of_shard")
+_MARKERS_OF_CUSTOMERS = f"""
+SELECT marker FROM ({_MARKER_OF_SHARD}) AS of_shard WHERE shard = ANY(ARRAY(
+    SELECT get_shard_id_for_distribution_column('organization_epoch', id) FROM unnest(%s::text[]) AS i (id)
+))
+"""
+_LEAST_OF = """
+SELECT min(epoch) FROM organization_epoch WHERE organization_id = %s AND customer_id = ANY(%s::text[])
+"""
 _ARE_COMPLETE = text("""
 SELECT (SELECT count(*) FROM organization_epoch WHERE organization_id = :organization_id)
     >= (SELECT count(*) FROM pg_dist_shard WHERE logicalrelid = to_regclass('organization_epoch'))
@@ -145,9 +156,23 @@ async def require_shown(connection: DriverConnection, organization_id: int, epoc
     The transaction holds the lock at the coordinator.
     """
     if on_cluster(connection):
-        row = await (await connection.execute(_LEAST, (organization_id,))).fetchone()
-        if row is not None and row[0] is not None and row[0] < epoch:
-            raise unavailable(HELD_FOR_TOO_LONG)
+        await _require(await connection.execute(_LEAST, (organization_id,)), epoch)
+
+
+async def require_shown_of(
+    connection: DriverConnection, organization_id: int, epoch: int, customer_ids: Collection[str]
+) -> None:
+    """As `require_shown`, for the nodes of these customers only: others may be away."""
+    if on_cluster(connection):
+        markers = await (await connection.execute(_MARKERS_OF_CUSTOMERS, (list(customer_ids),))).fetchall()
+        parameters = (organization_id, [marker for (marker,) in markers])
+        await _require(await connection.execute(_LEAST_OF, parameters), epoch)
+
+
+async def _require(found: Cursor, epoch: int) -> None:
+    row = await found.fetchone()
+    if row is not None and row[0] is not None and row[0] < epoch:
+        raise unavailable(HELD_FOR_TOO_LONG)
 
 
 async def rename(connection: DriverConnection, organization_id: int, name: str) -> None:
