@@ -140,16 +140,16 @@ async def lock_with_others(
 
     Creates those of the customers that are missing.
     """
-    of_others = "\t".join(others)
+    drawing = set(others)
     parameters = {
         "organization_id": organization_id,
         "ids": "\t".join(sorted(customer_ids)),
-        "others": of_others,
+        "others": "\t".join(drawing),
     }
     async with connection.pipeline():
         await connection.execute(_CREATE_MANY, parameters)
         if on_cluster(connection):
-            drawing = await _with_drawdown(connection, organization_id, of_others)
+            drawing = await _with_drawdown(connection, organization_id, drawing)
             sent = await _send_each(connection, _LOCK_ONE, organization_id, drawing.union(customer_ids))
         else:
             sent = [await connection.execute(_LOCK_WITH_OTHERS, parameters)]
