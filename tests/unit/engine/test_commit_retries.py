@@ -1,6 +1,5 @@
 """A commit that is tried again lets other organizations go on before each try."""
 
-from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -9,6 +8,7 @@ import pytest
 
 from engine.ingest.batches import Batch, Outcome
 from engine.ingest.commit import Committer
+from engine.ingest.commit_places import CommitPlaces
 from engine.rules.registry import RulesRegistry
 from evaluator.events import UsageEvent
 from runtime.clock import ManualClock
@@ -34,7 +34,7 @@ BATCH = Batch([UsageEvent("e", "acme", NOW, "calls", Decimal(1), None, None, Non
     ],
 )
 async def test_each_further_try_of_a_commit_lets_others_go_on_first(
-    failures: list[Exception], log: list[str]
+    failures: list[Exception], log: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[str] = []
     nothing: Any = None
@@ -42,17 +42,14 @@ async def test_each_further_try_of_a_commit_lets_others_go_on_first(
     async def between() -> None:
         seen.append("between")
 
-    class Trying(Committer):
-        async def _commit(self, *_: object, **__: object) -> list[Outcome]:
-            seen.append("commit")
-            if failures:
-                raise failures.pop(0)
-            return [Outcome(accepted=1)]
+    async def commit(*_: object, **__: object) -> list[Outcome]:
+        seen.append("commit")
+        if failures:
+            raise failures.pop(0)
+        return [Outcome(accepted=1)]
 
-        async def _report(self, refused: Sequence[object]) -> None:
-            assert not refused
-
-    committer = Trying(
+    monkeypatch.setattr(CommitPlaces, "commit", commit)
+    committer = Committer(
         nothing,
         ManualClock(NOW),
         timedelta(days=34),
