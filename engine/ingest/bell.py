@@ -1,4 +1,4 @@
-"""The bell of commits at nodes: tells the coordinator's listeners that there are notifications.
+"""The bell of commits at nodes: it says to the coordinator's listeners that there are notifications.
 
 NOTIFY is heard where it was sent. So after a commit at a worker, the server sends it at the coordinator: one
 transaction at a time, for all organizations that were announced meanwhile. It is only a hint. If it is lost,
