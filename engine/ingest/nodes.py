@@ -1,7 +1,7 @@
 """The nodes of a cluster at which ingest commits, and the customers of each.
 
 On one PostgreSQL there is none. On a cluster, a commit of usage runs at the node where its customers lie, over a
-connection to that node. What a node cannot do, the coordinator does: see `Committer`.
+connection to that node. What a node cannot do, the coordinator does: see `commit_places`.
 """
 
 import asyncio

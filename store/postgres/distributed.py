@@ -6,7 +6,6 @@ that asked before the tables were distributed keeps the form for one PostgreSQL,
 `tidemark migrate --citus` distributes them.
 """
 
-from collections.abc import Collection
 from dataclasses import dataclass
 
 import psycopg
@@ -41,14 +40,7 @@ PREPARED_AT_NODE = 1_000
 
 
 class NeedsCoordinator(Exception):
-    """A transaction at a worker cannot go on there. Nothing is stored; the coordinator can do the same.
-
-    customer_ids: whose rows are the reason, if only some are. Of the others the worker may store what is theirs.
-    """
-
-    def __init__(self, customer_ids: Collection[str] = ()) -> None:
-        super().__init__("the transaction needs the coordinator")
-        self.customer_ids = frozenset(customer_ids)
+    """A transaction at a worker cannot go on there. Nothing is stored; the coordinator can do the same."""
 
 
 @dataclass(frozen=True)
