@@ -87,23 +87,28 @@ class Lanes:
         located = self._located.get(organization_id)
         if located is None:
             located = self._located[organization_id] = CustomerShards()
-        if located.knows(nodes.version, customer_ids):
+        if not located.waiting and located.knows(nodes.version, customer_ids):
             return located
         located.waiting += 1
         try:
             async with located.lock:
-                while located.version != nodes.version:
-                    version = nodes.version
-                    await nodes.prepare(organization_id)
-                    while tasks := [lane.task for lane in self._lanes.get(organization_id, ()) if lane.task]:
-                        await asyncio.gather(*tasks, return_exceptions=True)
-                    self._lanes.pop(organization_id, None)
-                    located.shards.clear()
-                    located.version = version
-                await nodes.locate(located, customer_ids)
+                while not located.knows(nodes.version, customer_ids):  # shards may move while it waits
+                    if located.version != nodes.version:
+                        await self._renew(organization_id, located, nodes)
+                    await nodes.locate(located, customer_ids)
         finally:
             located.waiting -= 1
         return located
+
+    async def _renew(self, organization_id: int, located: CustomerShards, nodes: Nodes) -> None:
+        """Removes the lanes of an organization, when they have committed all, for those of the present map."""
+        version = nodes.version
+        await nodes.prepare(organization_id)
+        while tasks := [lane.task for lane in self._lanes.get(organization_id, ()) if lane.task]:
+            await asyncio.gather(*tasks, return_exceptions=True)
+        self._lanes.pop(organization_id, None)
+        located.shards.clear()
+        located.version = version
 
     def _lanes_of(self, organization: Organization) -> list[Lane]:
         lanes = self._lanes.get(organization.organization_id)
