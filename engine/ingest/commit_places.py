@@ -84,7 +84,7 @@ class CommitPlaces:
         customers = {event.customer_id for event in group.events}
         try:
             done = await self._transactions.run(
-                node.place.database, group, span, duplicates, shards=node.shards_of(customers)
+                node.worker.database, group, span, duplicates, shards=node.shards_of(customers)
             )
         except NeedsCoordinator:
             span.event("goes to the coordinator")

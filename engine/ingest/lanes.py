@@ -120,16 +120,16 @@ class Lanes:
                     for key, one in self._located.items()
                     if key in self._lanes or one.waiting or key == organization.organization_id
                 }
-            places = 1 if self._nodes is None else self._nodes.number
-            lanes = [self._lane(organization, place) for place in range(places) for _ in range(self._writers)]
+            nodes = 1 if self._nodes is None else self._nodes.count
+            lanes = [self._lane(organization, number) for number in range(nodes) for _ in range(self._writers)]
             self._lanes[organization.organization_id] = lanes
         return lanes
 
-    def _lane(self, organization: Organization, place: int) -> Lane:
+    def _lane(self, organization: Organization, number: int) -> Lane:
         node = None
         if self._nodes is not None:
-            node = self._nodes.place(place, self._located[organization.organization_id])
-        gate = self._gate if node is None else node.place.gate
+            node = self._nodes.commit_node(number, self._located[organization.organization_id])
+        gate = self._gate if node is None else node.worker.gate
         lane = Lane(organization.organization_id, -STILL_COMING, CommitSize(self._limits), gate)
         lane.committer = self._committer_of(organization, lane, node)
         return lane
