@@ -87,7 +87,7 @@ def require_coordinator(connection: psycopg.AsyncConnection[Row]) -> None:
 def announce_after_commit(connection: psycopg.AsyncConnection[Row], organization_id: int) -> bool:
     """Notes at a worker that the commit has notifications of an organization; returns whether it is a worker.
 
-    The coordinator's listeners hear no NOTIFY of a worker. So the pool calls its `announce` after the commit.
+    A NOTIFY at a worker does not reach listeners at the coordinator. So the pool calls `announce` after the commit.
     """
     if marker_of(connection) is None or not isinstance(connection, PooledConnection):
         return False
