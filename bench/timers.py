@@ -16,7 +16,7 @@ from bench.support.full_speed import Send
 from bench.support.sending import create_alerts
 from bench.support.stack import PostgreSQL, Stack
 from engine.limits import DEFAULT_LIMITS
-from store.balances import wallets
+from store.balances import wallet_timers
 from store.postgres.channels import OUTBOX_CHANNEL
 from store.postgres.database import Database
 
@@ -93,8 +93,8 @@ async def _sweeps(stack: Stack) -> list[float]:
         for _ in range(SWEEPS):
             started = time.perf_counter()
             async with database.transaction() as connection:
-                await wallets.due_timers(connection, load.now(), DEFAULT_LIMITS.timers.sweep)
-                await wallets.next_due_time(connection)
+                await wallet_timers.due_timers(connection, load.now(), DEFAULT_LIMITS.timers.sweep)
+                await wallet_timers.next_due_time(connection)
             taken.append(time.perf_counter() - started)
         return taken
     finally:

@@ -19,8 +19,8 @@ from runtime.actions import LogAction
 from runtime.backoff import Backoff
 from runtime.clock import Clock
 from runtime.tasks import BackgroundTask, FailureLog
-from store.balances import wallets
-from store.balances.wallets import DueTimer
+from store.balances import wallet_timers
+from store.balances.wallet_timers import DueTimer
 from store.identity.organizations import Organization
 from store.postgres.database import Database, DatabaseUnavailable
 from store.postgres.retries import past_conflicts
@@ -80,12 +80,12 @@ class Timers:
             self._put_off = {key: time for key, time in self._put_off.items() if time > now}
             async with self._database.transaction() as connection:
                 limit = self._limits.sweep + len(self._put_off)
-                found = await wallets.due_timers(connection, now, limit)
+                found = await wallet_timers.due_timers(connection, now, limit)
                 if len(found) == limit:
                     # One organization may have more timers than one query finds: the others do not wait for it.
                     others_than = {one.organization_id for one in found}
-                    found += await wallets.due_timers(connection, now, limit, others_than)
-                coming = await wallets.next_due_time(connection) if not found else None
+                    found += await wallet_timers.due_timers(connection, now, limit, others_than)
+                coming = await wallet_timers.next_due_time(connection) if not found else None
             due = [one for one in found if (one.organization_id, one.customer_id) not in self._put_off]
             if not due:
                 break
@@ -139,7 +139,9 @@ class Timers:
             customer_ids = [one.customer_id for one in due]
             await evaluate_noted_facts(transaction, customer_ids, only_free=True)
             # The transaction that holds the wallet of one of the others evaluates that one.
-            held = await wallets.claim_due(transaction.connection, organization_id, customer_ids, transaction.now)
+            held = await wallet_timers.claim_due(
+                transaction.connection, organization_id, customer_ids, transaction.now
+            )
             found = await routing_facts.customers(transaction.driver, organization_id, list(held))
             due_customers = {customer: held[customer.customer_id] for customer in found}
             await catch_up(transaction, due_customers)

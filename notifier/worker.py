@@ -66,7 +66,7 @@ class Worker:
         self._recorder = Recorder(database, self._in_flight, metrics, random.Random())
         # Small for the first fan-out, which does not know yet how many endpoints there are.
         self._fan_out_limit = FAN_OUT_DELIVERIES // MAX_ENDPOINTS
-        self._next_look = 0.0  # at the outbox of a cluster, by the event loop's clock
+        self._next_outbox_read = 0.0  # on a cluster, by the event loop's clock
         self._last_round = asyncio.get_running_loop().time()
         self._database_answers = False
         self._stops = False
@@ -160,9 +160,9 @@ class Worker:
         async with self._database.transaction() as connection:
             work = await pending_work(connection, timedelta(seconds=self._poll_interval))
         self._hints.add(work)
-        if work.outbox is None and clock() >= self._next_look:
+        if work.outbox is None and clock() >= self._next_outbox_read:
             self._hints.outbox = True
-            self._next_look = clock() + ALL_NODES_INTERVAL
+            self._next_outbox_read = clock() + ALL_NODES_INTERVAL
         if work.due_in is None:
             return clock() + self._poll_interval
         return clock() + max(work.due_in.total_seconds(), (clock() - began) * (1 / POLL_SHARE - 1))

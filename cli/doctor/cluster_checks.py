@@ -6,7 +6,7 @@ from cli.doctor.findings import Check, Examined, Finding, hint, ok, problem, war
 from store.diagnosis import cluster
 
 FEW_SHARDS, GOOD_SHARDS = 4, 8  # for each worker
-_NONE = "the tables lie on one server: the database has no extension Citus"
+NO_CITUS = "the tables lie on one server: the database has no extension Citus"
 _ONE_SERVER = "the tables lie on one server: none is distributed"
 
 
@@ -14,7 +14,7 @@ async def nodes(examined: Examined) -> Sequence[Finding]:
     """Whether each node of the cluster answers."""
     version = await cluster.version(examined.connection)
     if version is None:
-        return [ok(_NONE)]
+        return [ok(NO_CITUS)]
     found = await cluster.nodes(examined.connection)
     why = "calls about its customers, and statements about all of them, fail with UNAVAILABLE until it is back"
     todo = "start it; Tidemark goes on by itself. SELECT * FROM citus_check_cluster_node_health() tests each pair"
@@ -27,7 +27,7 @@ async def nodes(examined: Examined) -> Sequence[Finding]:
 async def tables(examined: Examined) -> Sequence[Finding]:
     """Whether each table lies where this version decides."""
     if await cluster.version(examined.connection) is None:
-        return [ok(_NONE)]
+        return [ok(NO_CITUS)]
     found = await cluster.misplaced(examined.connection)
     if found is None:
         why = "the cluster is not used; all work is done by the coordinator"
@@ -43,7 +43,7 @@ async def tables(examined: Examined) -> Sequence[Finding]:
 async def shards(examined: Examined) -> Sequence[Finding]:
     """Whether there are enough shards for the workers, and each of them has some."""
     if await cluster.version(examined.connection) is None:
-        return [ok(_NONE)]
+        return [ok(NO_CITUS)]
     found = [node for node in await cluster.nodes(examined.connection) if node.takes_shards]
     total = sum(node.shards for node in found)
     if not total:
@@ -72,7 +72,7 @@ async def shards(examined: Examined) -> Sequence[Finding]:
 async def transactions(examined: Examined) -> Sequence[Finding]:
     """Whether prepared transactions are left behind."""
     if await cluster.version(examined.connection) is None:
-        return [ok(_NONE)]
+        return [ok(NO_CITUS)]
     found = [node for node in await cluster.nodes(examined.connection) if node.error is None]
     findings = [
         problem(

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from cli.doctor.cluster_checks import NO_CITUS
 from cli.doctor.findings import Check, Examined, Finding, Severity, hint, ok, problem, warning
 from server.calls.pool_division import divide
 from store.citus.nodes import seats_at_node
@@ -12,7 +13,6 @@ from store.diagnosis.cluster_nodes import NodeState
 from store.postgres.addresses import at_node
 from store.postgres.poolers import shares_sessions
 
-_NONE = "the database has no extension Citus"
 OTHER_SESSIONS = 4  # of a process beside its pool: probe, watch, listen, revocations
 CONNECTIONS_WARNING = 0.8  # of those that can be used
 
@@ -99,7 +99,7 @@ _RULES = {
 async def settings(examined: Examined) -> Sequence[Finding]:
     """Whether all nodes have the same versions, know the cluster, and have the settings that Tidemark relies on."""
     if await cluster.version(examined.connection) is None:
-        return [ok(_NONE)]
+        return [ok(NO_CITUS)]
     found = await cluster_nodes.states(examined.connection, _RULES)
     findings = [
         problem(
@@ -145,7 +145,7 @@ async def connections(examined: Examined) -> Sequence[Finding]:
     Each session at the coordinator can have one at each node, and a server has a pool at each worker, too.
     """
     if await cluster.version(examined.connection) is None:
-        return [ok(_NONE)]
+        return [ok(NO_CITUS)]
     found = await cluster_nodes.states(examined.connection, {"max_prepared_transactions"})
     workers = sum(1 for one in found if one.group)
     number = await cluster_nodes.processes(examined.connection)
@@ -184,7 +184,7 @@ async def connections(examined: Examined) -> Sequence[Finding]:
 async def reach(examined: Examined) -> Sequence[Finding]:
     """Whether this machine reaches each worker where a server of these settings would."""
     if await cluster.version(examined.connection) is None:
-        return [ok(_NONE)]
+        return [ok(NO_CITUS)]
     if examined.settings.database_nodes is None:
         text = "usage goes through the coordinator: TIDEMARK_DATABASE_NODES is coordinator"
         return [hint(text, "throughput does not grow with workers", "leave it out if servers reach the workers")]

@@ -11,7 +11,7 @@ from evaluator.events import UsageEvent
 from evaluator.thresholds import ThresholdSet
 from evaluator.transitions import Cause, Step
 from evaluator.watched_gauges import WatchedGauge
-from store.usage import gauges
+from store.usage import gauge_moves, gauges
 from store.usage.gauges import NEVER_EVALUATED
 
 Entry = tuple[Decimal, UsageEvent]  # an event that moves a gauge, and by how much
@@ -106,8 +106,8 @@ class Subject:
         return self.before
 
 
-def before_move(movement: Movement, moved: gauges.Moved, registered_customers: set[str]) -> Subject:
-    """The subject of an additive gauge that `gauges.move` has moved."""
+def before_move(movement: Movement, moved: gauge_moves.Moved, registered_customers: set[str]) -> Subject:
+    """The subject of an additive gauge that `gauge_moves.move` has moved."""
     with exact_arithmetic():
         tally = Tally(moved.value - movement.total)
     subject = _subject(movement, tally, moved.rules_epoch, registered_customers)

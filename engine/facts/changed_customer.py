@@ -18,7 +18,7 @@ from evaluator.routing import Router
 from evaluator.routing_facts import CustomerFacts
 from store.accounts import customer_evaluations
 from store.accounts.customer_evaluations import Note
-from store.balances import wallets
+from store.balances import wallet_timers, wallets
 from store.rules import routing_facts
 
 
@@ -101,7 +101,7 @@ async def evaluate_facts(transaction: Transaction, concerned: Sequence[Concerned
     found = await read_all(transaction, covered)
     await evaluate_readings(transaction, found.gauges)
     timers = found.by_wallet(covered)
-    await wallets.set_timers(connection, organization_id, timers)
+    await wallet_timers.set_timers(connection, organization_id, timers)
     await catch_up(
         transaction,
         {

@@ -15,7 +15,7 @@ from engine.recharges.evaluating import evaluate_recharges
 from engine.rules.transaction import Transaction, Transactions
 from evaluator.changed_facts import ChangedFacts
 from evaluator.routing_facts import CustomerFacts
-from store.balances import wallets
+from store.balances import wallet_timers, wallets
 from store.erasures.jobs import CustomerBeingErased
 from store.identity.organizations import Organization
 from store.postgres.database import Connection
@@ -53,7 +53,7 @@ class FactChanges:
         else:
             found = await read_touched(transaction, covered, touched)
         await evaluate_readings(transaction, found.gauges)
-        await wallets.set_earlier_timers(connection, organization_id, found.by_wallet([covered]))
+        await wallet_timers.set_earlier_timers(connection, organization_id, found.by_wallet([covered]))
         if touched.recharge_policies:  # a first policy is noted in the wallet, which was read before
             wallet = replace(wallet, has_recharge_policy=True)
         await evaluate_recharges(transaction, {customer: wallet}, {customer_id: touched.balance_ids})

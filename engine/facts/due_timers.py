@@ -11,8 +11,9 @@ from engine.facts.fact_gauges import evaluate_readings
 from engine.facts.readings import Covered, read_at_times
 from engine.rules.transaction import Transaction
 from evaluator.routing_facts import CustomerFacts
-from store.balances import wallets
-from store.balances.wallets import ReadTimes, Wallet
+from store.balances import wallet_timers
+from store.balances.wallet_timers import ReadTimes
+from store.balances.wallets import Wallet
 
 
 async def catch_up(
@@ -37,4 +38,4 @@ async def catch_up(
         await evaluate_readings(transaction, found.gauges)
         read.update(found.by_wallet(covered))
         due = {item.customer: read[item.customer.customer_id].due_time for item in covered}
-    await wallets.set_timers(transaction.connection, transaction.organization_id, read)
+    await wallet_timers.set_timers(transaction.connection, transaction.organization_id, read)

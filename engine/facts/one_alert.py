@@ -8,7 +8,7 @@ from engine.facts.readings import Covered, FactReadings, read_all
 from engine.facts.usage_gauges import evaluate_found, find_gauges
 from engine.rules.transaction import Transaction
 from evaluator.alerts import AlertRule
-from store.balances import wallets
+from store.balances import wallet_timers, wallets
 from store.rules import routing_facts
 
 
@@ -55,5 +55,5 @@ async def read_facts(
             covered.append(Covered(customer, alike, wallet.moment(transaction.now)))
     read = await read_all(transaction, covered)
     if timed:
-        await wallets.set_earlier_timers(connection, organization_id, read.by_wallet(covered))
+        await wallet_timers.set_earlier_timers(connection, organization_id, read.by_wallet(covered))
     return read

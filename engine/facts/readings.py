@@ -27,7 +27,7 @@ from evaluator.transitions import Cause
 from evaluator.watched_gauges import WatchedGauge, watched_fact_gauge
 from store.accounts import invoice_readings
 from store.balances import holdings
-from store.balances.wallets import ReadTimes
+from store.balances.wallet_timers import ReadTimes
 
 
 @dataclass(frozen=True)

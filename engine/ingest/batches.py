@@ -1,6 +1,6 @@
 """Batches: events that were sent together, and the outcome of each batch."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 
@@ -47,19 +47,6 @@ class Outcome:
     transitions: list[RecordedTransition] = field(default_factory=list)
     gauges: list[tuple[Gauge, Decimal]] = field(default_factory=list)
     over_limits: list[LimitState] = field(default_factory=list)
-
-
-def of_customers(
-    batches: Sequence[Batch], customer_ids: Collection[str], *, named: bool
-) -> tuple[list[Batch], list[tuple[int, list[int]]]]:
-    """The events of these customers, or of all others, by batch; with the batch's number and their indexes in it."""
-    parts, places = list[Batch](), list[tuple[int, list[int]]]()
-    for number, batch in enumerate(batches):
-        indexes = [index for index, one in enumerate(batch.events) if (one.customer_id in customer_ids) is named]
-        if indexes:
-            parts.append(batch.part([batch.events[index] for index in indexes]))
-            places.append((number, indexes))
-    return parts, places
 
 
 def add_part(whole: Outcome, part: Outcome, indexes: Sequence[int] | None) -> None:

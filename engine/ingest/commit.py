@@ -1,17 +1,15 @@
 """The commit: events of several batches are made durable, counted and evaluated in one transaction.
 
 `commit_transactions` has the steps of that transaction, `commit_places` says where it runs. Here is what happens when
-it fails: it is tried again, divided between a node and the coordinator, or made without the events that cannot be
-recorded.
+it fails: it is tried again, or made without the events that cannot be recorded.
 """
 
 import logging
-from collections.abc import Awaitable, Callable, Collection, Sequence
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
 
 from engine.ingest import commit_span
-from engine.ingest.batches import Batch, Outcome, add_part, of_customers
+from engine.ingest.batches import Batch, Outcome
 from engine.ingest.commit_places import CommitPlaces
 from engine.ingest.commit_transactions import CommitTransactions
 from engine.ingest.containment import Containment
@@ -28,13 +26,10 @@ from runtime.tracing.spans import Span
 from runtime.turns import Slices
 from store.identity.organizations import Organization
 from store.postgres.database import Database, DatabaseUnavailable
-from store.postgres.distributed import NeedsCoordinator
 from store.postgres.retries import FIRST_PAUSE, Tries
 from store.usage.events import DuplicateEvents, EventsVoided
 
 logger = logging.getLogger(__name__)
-
-_FAILED = "a commit failed; its events are committed without those that cannot be recorded"
 
 # Tries of a commit whose duplicates were voided meanwhile. After so many, it is not a void: the key of an event is,
 # by chance, that of another one (see `store.tables.event_key`). Then containment refuses that event.
@@ -80,13 +75,12 @@ class Committer:
             clock, grace, rules, organization, native=native, monitoring=self._monitoring
         )
         self._places = CommitPlaces(self._transactions, database, node, self._monitoring, coordinator_gate)
-        self._moved_before = 0  # gauges, by an earlier part of the last commit
         self._reports = RefusalReports(database, clock, organization.organization_id)
 
     @property
     def gauges_moved(self) -> int:
         """By the last commit."""
-        return self._moved_before + self._transactions.gauges_moved
+        return self._transactions.gauges_moved
 
     async def commit(self, batches: Sequence[Batch]) -> list[Outcome]:
         """Stores, counts and evaluates, by `together` and, where that fails, by `contain`."""
@@ -100,41 +94,17 @@ class Committer:
         DatabaseUnavailable when the database is; then nothing may have happened, or all: sending the same batches
         again is safe.
         """
-        self._moved_before = 0
         try:
             return await self._attempt(batches, self._between_commits)
-        except NeedsCoordinator as error:
-            return await self._apart(batches, error.customer_ids)
         except DatabaseUnavailable:
             raise
         except Exception:
-            logger.warning(_FAILED, exc_info=True, extra={"action": LogAction.COMMIT_FAILED})
+            logger.warning(
+                "a commit failed; its events are committed without those that cannot be recorded",
+                exc_info=True,
+                extra={"action": LogAction.COMMIT_FAILED},
+            )
             return None
-
-    async def _apart(self, batches: Sequence[Batch], customer_ids: Collection[str]) -> list[Outcome]:
-        """Commits events of these customers at the coordinator, and those of the others at the node."""
-        outcomes = [Outcome() for _ in batches]
-        for theirs in (False, True):
-            parts, places = of_customers(batches, customer_ids, named=theirs)
-            if theirs:
-                self._moved_before = self._transactions.gauges_moved
-            found = await self._part(parts, at_node=not theirs)
-            for (number, indexes), outcome in zip(places, found, strict=True):
-                add_part(outcomes[number], outcome, indexes)
-        return outcomes
-
-    async def _part(self, batches: Sequence[Batch], *, at_node: bool) -> list[Outcome]:
-        """Like `commit`, and tries the node once. What is committed before it stays, so it contains what fails."""
-        try:
-            if at_node:
-                with suppress(NeedsCoordinator):
-                    return await self._attempt(batches, self._between_commits)
-            return await self._attempt(batches, self._between_commits, at_node=False)
-        except DatabaseUnavailable:
-            raise
-        except Exception:
-            logger.warning(_FAILED, exc_info=True, extra={"action": LogAction.COMMIT_FAILED})
-            return await self.contain(batches, self._between_commits)
 
     async def contain(self, batches: Sequence[Batch], between: Callable[[], Awaitable[None]]) -> list[Outcome]:
         """Commits batches that cannot be committed together, and rejects only the events that cannot be recorded.
@@ -154,35 +124,24 @@ class Committer:
         return contained.outcomes
 
     async def _attempt(
-        self,
-        batches: Sequence[Batch],
-        between: Callable[[], Awaitable[None]],
-        *,
-        careful: bool = False,
-        at_node: bool = True,
+        self, batches: Sequence[Batch], between: Callable[[], Awaitable[None]], *, careful: bool = False
     ) -> list[Outcome]:
         group = await group_in_slices(batches, Slices(self._organization_id))
         with commit_span.begin(self._organization_id, group) as span:
-            return await self._try(group, span, between, careful=careful, at_node=at_node)
+            return await self._try(group, span, between, careful=careful)
 
     async def _try(
-        self,
-        group: CommitGroup,
-        span: Span,
-        between: Callable[[], Awaitable[None]],
-        *,
-        careful: bool,
-        at_node: bool,
+        self, group: CommitGroup, span: Span, between: Callable[[], Awaitable[None]], *, careful: bool
     ) -> list[Outcome]:
-        """Commits, again after failures that allow it. Raises NeedsCoordinator if some of it cannot be at a node."""
+        """Commits, again after failures that allow it."""
         tries, voided = Tries(first_pause=self._first_pause), 0
         while True:
             try:
                 try:
-                    return await self._places.commit(group, span, between, careful=careful, at_node=at_node)
+                    return await self._places.commit(group, span, between, careful=careful)
                 except DuplicateEvents as found:
                     span.event("duplicates found")
-                    return await self._places.commit(group, span, between, found, careful=careful, at_node=at_node)
+                    return await self._places.commit(group, span, between, found, careful=careful)
             except EventsVoided:  # their duplicates are new events now
                 voided += 1
                 if voided == VOIDED_TRIES:

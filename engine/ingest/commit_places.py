@@ -50,16 +50,12 @@ class CommitPlaces:
         duplicates: DuplicateEvents | None = None,
         *,
         careful: bool,
-        at_node: bool,
     ) -> list[Outcome]:
-        """Commits at the node, if it can and `at_node` allows it, or else at the coordinator.
+        """Commits at the node, if it can, or else at the coordinator.
 
         between: awaited after a node that was not reached. duplicates, careful: see `CommitTransactions.run`.
-
-        Raises NeedsCoordinator, and has stored nothing, if the node can commit events of most customers, but not
-        those of the others.
         """
-        if self._node is not None and at_node and not careful:
+        if self._node is not None and not careful:
             if self._away_until >= asyncio.get_running_loop().time():
                 self._monitoring.placed[NODE_AWAY,] += 1
             elif not is_known(self._transactions.rules.cached, group.events):
@@ -88,13 +84,11 @@ class CommitPlaces:
         customers = {event.customer_id for event in group.events}
         try:
             done = await self._transactions.run(
-                node.place.database, group, span, duplicates, shards=node.shards_of(customers)
+                node.worker.database, group, span, duplicates, shards=node.shards_of(customers)
             )
-        except NeedsCoordinator as error:
+        except NeedsCoordinator:
             span.event("goes to the coordinator")
             self._monitoring.placed[NODE_COULD_NOT,] += 1
-            if error.customer_ids and 2 * len(error.customer_ids) <= len(customers):
-                raise
             return None
         except DatabaseUnavailable as error:
             if error.failure.discard is Discard.NOTHING:

@@ -21,7 +21,7 @@ from evaluator.exclusions import Excluded
 from evaluator.gauges import Gauge
 from evaluator.watched_gauges import WatchedGauge
 from store.balances.wallets import Wallet
-from store.usage import gauges
+from store.usage import gauge_moves, gauges
 
 
 @dataclass(slots=True)
@@ -76,7 +76,7 @@ async def count(
 
 
 async def count_moved(
-    transaction: Transaction, movements: dict[WatchedGauge, Movement], all_moved: Sequence[gauges.Moved]
+    transaction: Transaction, movements: dict[WatchedGauge, Movement], all_moved: Sequence[gauge_moves.Moved]
 ) -> Counted:
     """Counts events of known customers that draw on no balance. Their additive gauges are moved already."""
     counted = Counted(movements)
@@ -104,12 +104,12 @@ async def _move(
     if not movements:
         return []
     raw, organization_id, now = transaction.driver, transaction.organization_id, transaction.now
-    all_moved = await gauges.move(raw, organization_id, moves, now, all_values, transaction.shards)
+    all_moved = await gauge_moves.move(raw, organization_id, moves, now, all_values, transaction.shards)
     return await _subjects(transaction, counted, all_moved, registered_customers)
 
 
 async def _subjects(
-    transaction: Transaction, counted: Counted, all_moved: Sequence[gauges.Moved], registered_customers: set[str]
+    transaction: Transaction, counted: Counted, all_moved: Sequence[gauge_moves.Moved], registered_customers: set[str]
 ) -> list[Subject]:
     """Of the additive gauges that were moved, those that have to be evaluated; notes their values."""
     if not all_moved:

@@ -1,7 +1,7 @@
 """The nodes of a cluster at which ingest commits, and the customers of each.
 
 On one PostgreSQL there is none. On a cluster, a commit of usage runs at the node where its customers lie, over a
-connection to that node. What a node cannot do, the coordinator does: see `Committer`.
+connection to that node. What a node cannot do, the coordinator does: see `commit_places`.
 """
 
 import asyncio
@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
-from engine.ingest.bell import Bell
+from engine.ingest.announcer import Announcer
 from runtime.actions import LogAction
 from runtime.fair_semaphore import FairSemaphore
 from runtime.tasks import BackgroundTask, FailureLog
@@ -45,16 +45,16 @@ class CustomerShards:
     shards: dict[str, int] = field(default_factory=dict)
 
     def knows(self, version: int, customer_ids: Collection[str]) -> bool:
-        """Whether these customers can go to their lanes at once."""
+        """Whether the shards of these customers are known, by this version of the map."""
         shards = self.shards
-        return not self.waiting and version == self.version and all(one in shards for one in customer_ids)
+        return version == self.version and all(one in shards for one in customer_ids)
 
 
-class Place:
+class Worker:
     """A worker at which commits run: the connections to it, and as many seats, which organizations share."""
 
-    def __init__(self, url: str, seats: int, bell: Bell) -> None:
-        self.database = Database(url, seats, "node", announce=bell.announce)
+    def __init__(self, url: str, seats: int, announcer: Announcer) -> None:
+        self.database = Database(url, seats, "node", announce=announcer.announce)
         self.gate = FairSemaphore(seats)
 
 
@@ -62,7 +62,7 @@ class Place:
 class CommitNode:
     """A worker at which commits of one organization run. located: where the organization's customers are."""
 
-    place: Place
+    worker: Worker
     located: CustomerShards
     _nodes: "Nodes"
     _number: int
@@ -82,11 +82,11 @@ class Nodes:
         self._map = node_map
         self._seats = seats
         self._overrides = overrides
-        self._bell = Bell(database)
-        self._places: dict[Node, Place] = {}
+        self._announcer = Announcer(database)
+        self._workers: dict[Node, Worker] = {}
         self._numbers: dict[Node | None, int] = {None: 0}
         self._number_of_shard: list[int] = []
-        self._ordinals: list[int] = []  # of each shard among those at its place
+        self._ordinals: list[int] = []  # of each shard among those at its node
         self._use(node_map)
         self._unprepared: dict[int, asyncio.Event] = {}
         self._epochs = BackgroundTask(
@@ -119,19 +119,19 @@ class Nodes:
     def start(self) -> None:
         """Follows the shards that are moved, and announces notifications of commits at workers."""
         self._task.start()
-        self._bell.start()
+        self._announcer.start()
 
     async def stop(self) -> None:
         """Closes all connections to workers."""
         await self._task.stop()
         await self._epochs.stop()
-        await self._bell.stop()
-        for place in self._places.values():
-            await place.database.close()
+        await self._announcer.stop()
+        for worker in self._workers.values():
+            await worker.database.close()
 
     @property
-    def number(self) -> int:
-        """How many places commits run at: the coordinator, which is number 0, and the workers."""
+    def count(self) -> int:
+        """How many nodes commits run at: the coordinator, which is number 0, and the workers."""
         return len(self._numbers)
 
     @property
@@ -139,10 +139,10 @@ class Nodes:
         """Where shards lie, as far as it is known."""
         return self._map
 
-    def place(self, number: int, located: CustomerShards) -> CommitNode | None:
-        """Where commits of an organization run that belong to a worker; None for the coordinator."""
-        place = next((self._places[node] for node, one in self._numbers.items() if one == number and node), None)
-        return None if place is None else CommitNode(place, located, self, number)
+    def commit_node(self, number: int, located: CustomerShards) -> CommitNode | None:
+        """The worker of this number, for commits of an organization; None for the coordinator."""
+        worker = next((self._workers[node] for node, one in self._numbers.items() if one == number and node), None)
+        return None if worker is None else CommitNode(worker, located, self, number)
 
     def tables_of(self, number: int, located: CustomerShards, customer_ids: Iterable[str]) -> ShardsOf | None:
         """See `CommitNode`."""
@@ -156,7 +156,7 @@ class Nodes:
         return found
 
     def lane_of(self, shard: int, writers: int) -> int:
-        """The number of the lane of a shard, if each place has so many writers.
+        """The number of the lane of a shard, if each node has so many writers.
 
         All customers of a shard have one writer: a commit that touches fewer shards costs its node less.
         """
@@ -216,14 +216,14 @@ class Nodes:
         self.version += 1
         # Each connection has noted a shard of its node (`marker_of`), which can be elsewhere now. This also ends
         # those to a node that was removed.
-        for place in self._places.values():
-            await place.database.close()
+        for worker in self._workers.values():
+            await worker.database.close()
 
     def _use(self, node_map: NodeMap) -> None:
         for node in node_map.nodes:
-            if node is not None and node not in self._places:
+            if node is not None and node not in self._workers:
                 url = at_node(self._database.url, self._overrides.get(str(node), str(node)))
-                self._places[node] = Place(url, self._seats, self._bell)
+                self._workers[node] = Worker(url, self._seats, self._announcer)
                 self._numbers[node] = len(self._numbers)
         self._map = node_map
         self._number_of_shard = [self._numbers[node] for node in node_map.nodes]

@@ -3,21 +3,19 @@
 import asyncio
 import contextvars
 import time
-import zlib
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 
 from engine.activity import UsageActivity
 from engine.ingest.batches import Batch, Outcome, add_part
 from engine.ingest.commit import Committer
-from engine.ingest.commit_size import CommitSize
 from engine.ingest.lane import Lane, Waiting
+from engine.ingest.lanes import Lanes
 from engine.ingest.monitoring import IngestMonitoring
-from engine.ingest.nodes import CustomerShards, Nodes
+from engine.ingest.nodes import CommitNode, Nodes
 from engine.ingest.pending import Overloaded, PendingEvents, Room
 from engine.limits import DEFAULT_LIMITS, IngestLimits
 from engine.rules.registry import RulesRegistry
-from evaluator.events import UsageEvent
 from runtime import log_fields
 from runtime.clock import Clock
 from runtime.fair_semaphore import FairSemaphore
@@ -27,16 +25,12 @@ from store.postgres.database import Database
 
 COMMIT_COST = 50  # what a commit costs beside its events, as a number of events
 LARGE_COMMIT = 250  # events of a batch above which its organization is heavy (see `runtime.turns`)
-# Seconds after a commit in which usage of its organization still counts as coming in: between two batches of a
-# stream, nothing is in progress.
-STILL_COMING = 1.0
 
 
 class Pipeline:
     """Takes batches of usage events and answers each once it is durable and evaluated.
 
-    writers: transactions side by side for one organization. A customer always has the same writer, so that its
-    events are evaluated in the order in which one stream sent them.
+    writers: transactions side by side for one organization; each has a lane (see `lanes`).
     pending: the events that wait, of which each organization has its share. gate: the transactions side by side of
     all organizations. Beside a light neighbour (see `runtime.turns`), commits are smaller. is_changing: whether a
     change of an organization's rules waits in this process; commits do not grow then (see `commit_size`). nodes: of a
@@ -60,21 +54,28 @@ class Pipeline:
         activity: UsageActivity | None = None,
         nodes: Nodes | None = None,
     ) -> None:
-        self._nodes = nodes
-        self._located: dict[int, CustomerShards] = {}
         self._monitoring = monitoring or IngestMonitoring()
         self._activity = activity
-        self._database = database
-        self._clock = clock
-        self._grace = grace
-        self._rules = rules
-        self._writers = writers
         self._pending = pending
-        self._gate = gate
         self._is_changing = is_changing
         self._limits = limits
-        self._native = native
-        self._lanes: dict[int, list[Lane]] = {}
+
+        def committer_of(organization: Organization, lane: Lane, node: CommitNode | None) -> Committer:
+            return Committer(
+                database,
+                clock,
+                grace,
+                rules,
+                organization,
+                containment_commits=limits.containment_commits,
+                between_commits=lane.renew_seat,
+                native=native,
+                monitoring=self._monitoring,
+                node=node,
+                coordinator_gate=None if node is None else gate,
+            )
+
+        self._lanes = Lanes(committer_of, limits, gate, writers, nodes)
 
     async def admit(self, organization: Organization, events: int, *, waits: bool = False) -> Room:
         """Room for a batch, before anything is done for it; see `PendingEvents.admit`."""
@@ -94,123 +95,28 @@ class Pipeline:
         """
         if not batch.events:
             return Outcome()
-        located = None
-        if self._nodes is not None:
-            # It may wait; from here on nothing does until the batch is in its lanes.
-            located = await self._locate(organization.organization_id, batch, self._nodes)
-        lanes = self._lanes_of(organization)
-        parts = self._divide(batch, located)
+        parts = await self._lanes.parts_of(organization, batch)  # from here on nothing waits until all are in lanes
         if len(parts) == 1:
-            [number] = parts
-            return await self._enqueue(lanes[number], batch, room.hand_over(len(batch.events)))
-        futures = [
-            self._enqueue(lanes[number], part, room.hand_over(len(part.events)))
-            for number, (part, _) in parts.items()
-        ]
+            [part] = parts
+            return await self._enqueue(part.lane, batch, room.hand_over(len(batch.events)))
+        futures = [self._enqueue(part.lane, part.batch, room.hand_over(len(part.batch.events))) for part in parts]
         done = await asyncio.gather(*futures, return_exceptions=True)
         outcome = Outcome()
-        for (_, indexes), result in zip(parts.values(), done, strict=True):
+        for part, result in zip(parts, done, strict=True):
             # Only when every part has ended: a caller that gets a failure may send again at once.
             if isinstance(result, BaseException):
                 raise result
-            add_part(outcome, result, indexes)
+            add_part(outcome, result, part.indexes)
         return outcome
-
-    async def _locate(self, organization_id: int, batch: Batch, nodes: Nodes) -> CustomerShards:
-        """Finds out to which nodes the customers of a batch belong.
-
-        After shards were moved, the lanes are made anew when all that waits in the old ones is committed: the events
-        of a customer stay in order.
-        """
-        located = self._located.get(organization_id)
-        if located is None:
-            located = self._located[organization_id] = CustomerShards()
-        names = {event.customer_id for event in batch.events}
-        if located.knows(nodes.version, names):
-            return located
-        located.waiting += 1
-        try:
-            async with located.lock:
-                while located.version != nodes.version:
-                    version = nodes.version
-                    await nodes.prepare(organization_id)
-                    while tasks := [lane.task for lane in self._lanes.get(organization_id, ()) if lane.task]:
-                        await asyncio.gather(*tasks, return_exceptions=True)
-                    self._lanes.pop(organization_id, None)
-                    located.shards.clear()
-                    located.version = version
-                await nodes.locate(located, names)
-        finally:
-            located.waiting -= 1
-        return located
 
     async def drain(self) -> None:
         """Waits until nothing is waiting."""
-        while tasks := [lane.task for lanes in self._lanes.values() for lane in lanes if lane.task]:
+        while tasks := self._lanes.tasks():
             await asyncio.gather(*tasks, return_exceptions=True)
 
     def is_ingesting(self, organization_id: int) -> bool:
-        """Whether usage of the organization is coming in, or did so within STILL_COMING seconds."""
-        since = asyncio.get_running_loop().time() - STILL_COMING
-        lanes = self._lanes.get(organization_id, ())
-        return any(lane.task is not None or lane.last_end > since for lane in lanes)
-
-    def _lanes_of(self, organization: Organization) -> list[Lane]:
-        lanes = self._lanes.get(organization.organization_id)
-        if lanes is None:
-            if len(self._lanes) >= self._limits.idle_organizations:
-                self._lanes = {key: kept for key, kept in self._lanes.items() if any(lane.task for lane in kept)}
-                self._located = {
-                    key: one
-                    for key, one in self._located.items()
-                    if key in self._lanes or one.waiting or key == organization.organization_id
-                }
-            places = 1 if self._nodes is None else self._nodes.number
-            lanes = [self._lane(organization, place) for place in range(places) for _ in range(self._writers)]
-            self._lanes[organization.organization_id] = lanes
-        return lanes
-
-    def _lane(self, organization: Organization, place: int) -> Lane:
-        node = None
-        if self._nodes is not None:
-            node = self._nodes.place(place, self._located[organization.organization_id])
-        gate = self._gate if node is None else node.place.gate
-        lane = Lane(organization.organization_id, -STILL_COMING, CommitSize(self._limits), gate)
-        lane.committer = Committer(
-            self._database,
-            self._clock,
-            self._grace,
-            self._rules,
-            organization,
-            containment_commits=self._limits.containment_commits,
-            between_commits=lane.renew_seat,
-            native=self._native,
-            monitoring=self._monitoring,
-            node=node,
-            coordinator_gate=None if node is None else self._gate,
-        )
-        return lane
-
-    def _divide(self, batch: Batch, located: CustomerShards | None) -> dict[int, tuple[Batch, Sequence[int] | None]]:
-        """Each writer's part of the batch, and the indexes of its events there (None: it is the whole batch)."""
-        writers = self._writers
-        number_of: dict[str, int] = {}
-        for event in batch.events:
-            customer_id = event.customer_id
-            if customer_id not in number_of:
-                if located is not None and self._nodes is not None:
-                    number_of[customer_id] = self._nodes.lane_of(located.shards[customer_id], writers)
-                else:
-                    number_of[customer_id] = zlib.crc32(customer_id.encode()) % writers
-        numbers = set(number_of.values())
-        if len(numbers) == 1:
-            return {numbers.pop(): (batch, None)}
-        parts: dict[int, tuple[list[UsageEvent], list[int]]] = {number: ([], []) for number in sorted(numbers)}
-        for index, event in enumerate(batch.events):
-            events, indexes = parts[number_of[event.customer_id]]
-            events.append(event)
-            indexes.append(index)
-        return {number: (batch.part(events), indexes) for number, (events, indexes) in parts.items()}
+        """See `Lanes.is_ingesting`."""
+        return self._lanes.is_ingesting(organization_id)
 
     def _enqueue(self, lane: Lane, batch: Batch, room: Room) -> asyncio.Future[Outcome]:
         future = asyncio.get_running_loop().create_future()

@@ -13,7 +13,7 @@ from engine.rules.transaction import Transaction
 from evaluator.amounts import exact_arithmetic
 from evaluator.watched_gauges import WatchedGauge
 from store.usage import quiet_gauges
-from store.usage.gauges import Moved
+from store.usage.gauge_moves import Moved
 from store.usage.quiet_gauges import Quiet
 
 

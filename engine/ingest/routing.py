@@ -11,7 +11,7 @@ from evaluator.prices import passes_all
 from evaluator.routing import Router, group_of
 from evaluator.watched_gauges import CustomerMeasure, WatchedGauge
 from runtime.turns import Slices
-from store.usage import gauges
+from store.usage import gauge_moves
 
 EVENTS_AT_ONCE = 100  # events that are routed without a pause
 NO_ENTRIES: list[Entry] = []  # of all movements with plain events, which replace it
@@ -92,10 +92,10 @@ def additive(movements: Mapping[WatchedGauge, Movement]) -> list[Movement]:
     return [movement for movement in movements.values() if movement.watch.is_additive]
 
 
-def moves_of(movements: Sequence[Movement]) -> gauges.Moves:
+def moves_of(movements: Sequence[Movement]) -> gauge_moves.Moves:
     """How movements move additive gauges. Must run under `exact_arithmetic`."""
     watches = [movement.watch for movement in movements]
-    return gauges.Moves(
+    return gauge_moves.Moves(
         [watch.customer_id for watch in watches],
         [watch.gauge_hex for watch in watches],
         [movement.total for movement in movements],
@@ -104,7 +104,7 @@ def moves_of(movements: Sequence[Movement]) -> gauges.Moves:
     )
 
 
-def bounds_of(movement: Movement) -> gauges.Bounds:
+def bounds_of(movement: Movement) -> gauge_moves.Bounds:
     """The lowest and the highest point of the running sum of a movement. Must run under `exact_arithmetic`."""
     if not movement.falls:
         return ZERO, movement.total

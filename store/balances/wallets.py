@@ -1,14 +1,13 @@
-"""Wallets: the lock on a customer's balances and invoices, and the customer's timer.
+"""Wallets: the lock on a customer's balances and invoices. `wallet_timers` has the timers that they store.
 
 A transaction that reads balances or invoices of a customer in order to change them, or what follows from them, must
 hold the customer's wallet. In the order of all locks, wallets come after organizations, implicit registrations and
 events, and before balances, invoices and gauges.
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, NamedTuple
 
 from evaluator.balances import Unit
 from store.citus.shard_tables import ShardsOf, by_shard
@@ -16,6 +15,8 @@ from store.postgres import row_locks
 from store.postgres.database import Connection, DriverConnection, Row, driver
 from store.postgres.distributed import Forms, on_cluster
 from store.postgres.row_locks import Sent
+
+COLUMNS = "customer_id, draw_units, seat_keys, has_recharge_policy, due_time, read_time"  # of `Wallet.of_row`
 
 # Creates the wallets that are missing. A statement before _LOCK, for all wallets of the transaction: if creating and
 # locking alternated, two transactions could each hold a wallet and wait for the row that the other one has created.
@@ -26,8 +27,8 @@ ON CONFLICT DO NOTHING
 """
 
 # Locks wallets, in the order of their ids.
-_LOCK = """
-SELECT customer_id, draw_units, seat_keys, has_recharge_policy, due_time, read_time FROM wallet
+_LOCK = f"""
+SELECT {COLUMNS} FROM wallet
 WHERE organization_id = %(organization_id)s AND customer_id = ANY(%(ids)s)
 ORDER BY customer_id FOR UPDATE
 """
@@ -35,21 +36,17 @@ ORDER BY customer_id FOR UPDATE
 # Locks those of the wallets on whose balances usage draws. Each commit of usage asks for all of its customers, so
 # their ids come as one text with tabs between them: the driver converts an array value by value. The subquery keeps
 # thousands of ids from being searched where no customer of the organization has such balances.
-_LOCK_WITH_DRAWDOWN = """
-SELECT customer_id, draw_units, seat_keys, has_recharge_policy, due_time, read_time FROM wallet
+_LOCK_WITH_DRAWDOWN = f"""
+SELECT {COLUMNS} FROM wallet
 WHERE organization_id = %(organization_id)s AND customer_id = ANY(string_to_array(%(ids)s, E'\t'))
-    AND draw_units <> '{}'
-    AND EXISTS (SELECT 1 FROM wallet WHERE organization_id = %(organization_id)s AND draw_units <> '{}')
+    AND draw_units <> '{{}}'
+    AND EXISTS (SELECT 1 FROM wallet WHERE organization_id = %(organization_id)s AND draw_units <> '{{}}')
 ORDER BY customer_id FOR UPDATE
 """
 
 # Of a cluster: see `store.postgres.row_locks`. Those of one customer.
-_COLUMNS = "customer_id, draw_units, seat_keys, has_recharge_policy, due_time, read_time"
-_OF_ONE = "organization_id = %(organization_id)s AND customer_id = %(customer_id)s"
-_LOCK_ONE = f"SELECT {_COLUMNS} FROM wallet WHERE {_OF_ONE} FOR UPDATE".encode()
-_CLAIM_ONE = f"""
-SELECT {_COLUMNS} FROM wallet WHERE {_OF_ONE} AND (due_time <= %(now)s OR has_recharge_policy) FOR UPDATE SKIP LOCKED
-""".encode()
+OF_ONE = "organization_id = %(organization_id)s AND customer_id = %(customer_id)s"
+_LOCK_ONE = f"SELECT {COLUMNS} FROM wallet WHERE {OF_ONE} FOR UPDATE".encode()
 # Which of many customers have balances on which usage draws: most have none, and no lock is taken for them.
 _WITH_DRAWDOWN = """
 SELECT customer_id FROM wallet
@@ -63,7 +60,7 @@ class Wallet:
 
     draw_units: the keys of the units in which the customer has had balances with drawdown. seat_keys: the properties
     that name the seats of such balances. has_recharge_policy: whether a balance of the customer has one. due_time:
-    the customer's timer, see `ReadTimes`. read_time: the time as of which alerts last read the customer.
+    the customer's timer (`wallet_timers`). read_time: the time as of which alerts last read the customer.
     """
 
     customer_id: str
@@ -79,7 +76,7 @@ class Wallet:
 
     @classmethod
     def of_row(cls, row: Row) -> "Wallet":
-        """The wallet in a row with the columns of `_LOCK`."""
+        """The wallet in a row with `COLUMNS`."""
         customer_id, draw_units, seat_keys, *others = row
         return cls(customer_id, frozenset(draw_units), tuple(seat_keys), *others)
 
@@ -103,17 +100,17 @@ INSERT INTO wallet (organization_id, customer_id)
 SELECT %(organization_id)s, id FROM unnest(string_to_array(%(ids)s, E'\t')) AS i (id)
 ON CONFLICT DO NOTHING
 """
-_LOCK_MANY = """
+_LOCK_MANY = f"""
 WITH locked AS MATERIALIZED (
-    SELECT customer_id, draw_units, seat_keys, has_recharge_policy, due_time, read_time FROM wallet
+    SELECT {COLUMNS} FROM wallet
     WHERE organization_id = %(organization_id)s AND customer_id = ANY(string_to_array(%(ids)s, E'\t'))
     ORDER BY customer_id FOR UPDATE
 )
-SELECT (SELECT count(*) FROM locked), l.* FROM (SELECT) AS one LEFT JOIN locked l ON l.draw_units <> '{}'
+SELECT (SELECT count(*) FROM locked), l.* FROM (SELECT) AS one LEFT JOIN locked l ON l.draw_units <> '{{}}'
 """
 
 # Of a cluster: a row for each customer, whose columns are those of _LOCK_MANY. The number follows from the rows.
-_LOCK_ONE_OF_MANY = f"SELECT NULL, {_COLUMNS} FROM wallet WHERE {_OF_ONE} FOR UPDATE".encode()
+_LOCK_ONE_OF_MANY = f"SELECT NULL, {COLUMNS} FROM wallet WHERE {OF_ONE} FOR UPDATE".encode()
 
 
 async def send_create(connection: DriverConnection, organization_id: int, customer_ids: Iterable[str]) -> None:
@@ -123,11 +120,11 @@ async def send_create(connection: DriverConnection, organization_id: int, custom
 
 
 # Locks wallets, and those of the others on whose balances usage draws, in one order.
-_LOCK_WITH_OTHERS = """
-SELECT customer_id, draw_units, seat_keys, has_recharge_policy, due_time, read_time FROM wallet
+_LOCK_WITH_OTHERS = f"""
+SELECT {COLUMNS} FROM wallet
 WHERE organization_id = %(organization_id)s AND (
     customer_id = ANY(string_to_array(%(ids)s, E'\t'))
-    OR customer_id = ANY(string_to_array(%(others)s, E'\t')) AND draw_units <> '{}'
+    OR customer_id = ANY(string_to_array(%(others)s, E'\t')) AND draw_units <> '{{}}'
 )
 ORDER BY customer_id FOR UPDATE
 """
@@ -173,10 +170,10 @@ async def locked(sent: Sent) -> tuple[int, dict[str, Wallet]]:
 
 # Reads wallets without a lock. The array is a subquery: see `store.enforcement.meters`. A cluster finds no shards by
 # that.
-_READ_WITH_DRAWDOWN = """
-SELECT customer_id, draw_units, seat_keys, has_recharge_policy, due_time, read_time FROM wallet
+_READ_WITH_DRAWDOWN = f"""
+SELECT {COLUMNS} FROM wallet
 WHERE organization_id = %(organization_id)s AND customer_id = ANY((SELECT string_to_array(%(ids)s, E'\t'))::text[])
-    AND draw_units <> '{}'
+    AND draw_units <> '{{}}'
 """
 _READ_DRAWING = Forms(
     _READ_WITH_DRAWDOWN.encode(),
@@ -252,14 +249,14 @@ async def drawing_of_shards(sent: Sent) -> set[str]:
 
 
 async def _send_each(
-    connection: DriverConnection, statement: bytes, organization_id: int, customer_ids: Iterable[str], **others: Any
+    connection: DriverConnection, statement: bytes, organization_id: int, customer_ids: Iterable[str]
 ) -> Sent:
-    by_customer = {one: {"organization_id": organization_id, "customer_id": one, **others} for one in customer_ids}
+    by_customer = {one: {"organization_id": organization_id, "customer_id": one} for one in customer_ids}
     return await row_locks.send_each(connection, statement, by_customer)
 
 
 async def held(sent: Sent) -> dict[str, Wallet]:
-    """The wallets in the rows of statements with the columns of `_LOCK`."""
+    """The wallets in the rows of statements that select `COLUMNS`."""
     return {row[0]: Wallet.of_row(row) for row in await row_locks.rows(sent)}
 
 
@@ -284,125 +281,3 @@ async def add_drawdown_unit(
     raw = await driver(connection)
     parameters = {"organization_id": organization_id, "customer_id": customer_id, "unit": unit.key, "key": seat_key}
     await raw.execute(_ADD_DRAWDOWN_UNIT, parameters)
-
-
-# Replaces the timers of customers.
-_NEW_TIMERS = "UPDATE wallet w SET due_time = i.due_time, read_time = greatest(w.read_time, i.read_time)"
-
-# Sets the timers of customers that have no earlier one.
-_EARLIER_TIMERS = """
-UPDATE wallet w SET due_time = least(w.due_time, i.due_time), read_time = greatest(w.read_time, i.read_time)
-"""
-
-# The customers that the two statements above update.
-_OF_CUSTOMERS = """
-FROM unnest(%(ids)s::text[], %(due)s::timestamptz[], %(read)s::timestamptz[]) AS i (customer_id, due_time, read_time)
-WHERE w.organization_id = %(organization_id)s AND w.customer_id = i.customer_id COLLATE "C" {shards}
-"""
-_SET_TIMERS = Forms.naming_shards(_NEW_TIMERS + _OF_CUSTOMERS, "w.customer_id = ANY(%(ids)s)")
-_SET_EARLIER_TIMERS = Forms.naming_shards(_EARLIER_TIMERS + _OF_CUSTOMERS, "w.customer_id = ANY(%(ids)s)")
-
-
-class ReadTimes(NamedTuple):
-    """When alerts read a customer.
-
-    time: the time as of which they read it now. due_time: the customer's timer, the time at which time alone next
-    changes what they read; None if it never does.
-    """
-
-    time: datetime
-    due_time: datetime | None
-
-
-async def set_timers(connection: Connection, organization_id: int, read: Mapping[str, ReadTimes]) -> None:
-    """Sets the timers of customers of which all alerts were considered. The transaction must hold their wallets."""
-    await _set(connection, _SET_TIMERS, organization_id, read)
-
-
-async def set_earlier_timers(connection: Connection, organization_id: int, read: Mapping[str, ReadTimes]) -> None:
-    """Like `set_timers`, where only some alerts or facts were considered: an earlier timer remains."""
-    await _set(connection, _SET_EARLIER_TIMERS, organization_id, read)
-
-
-async def _set(connection: Connection, statement: Forms, organization_id: int, read: Mapping[str, ReadTimes]) -> None:
-    if read:
-        raw = await driver(connection)
-        parameters = {
-            "organization_id": organization_id,
-            "ids": list(read),
-            "due": [item.due_time for item in read.values()],
-            "read": [item.time for item in read.values()],
-        }
-        await raw.execute(statement.on(raw), parameters)
-
-
-# The customers whose timers are due, the earliest first: those of wallets and those of recharge policies.
-_DUE_TIMERS = """
-SELECT d.organization_id, o.name, d.customer_id, min(d.due_time)
-FROM (
-    (SELECT organization_id, customer_id, due_time FROM wallet
-     WHERE due_time <= %(now)s AND organization_id <> ALL(%(others_than)s) ORDER BY due_time LIMIT %(limit)s)
-    UNION ALL
-    (SELECT organization_id, customer_id, due_time FROM recharge_policy
-     WHERE due_time <= %(now)s AND organization_id <> ALL(%(others_than)s) ORDER BY due_time LIMIT %(limit)s)
-) AS d JOIN organization o USING (organization_id)
-GROUP BY d.organization_id, o.name, d.customer_id
-ORDER BY 4 LIMIT %(limit)s
-"""
-
-# The time of the earliest timer. NULLs are left out.
-_NEXT_DUE_TIME = "SELECT least((SELECT min(due_time) FROM wallet), (SELECT min(due_time) FROM recharge_policy))"
-
-
-@dataclass(frozen=True)
-class DueTimer:
-    """The timer of a customer that is due. organization: the name."""
-
-    organization_id: int
-    organization: str
-    customer_id: str
-    due_time: datetime
-
-
-async def due_timers(
-    connection: Connection, now: datetime, limit: int, others_than: Collection[int] = ()
-) -> list[DueTimer]:
-    """Up to `limit` timers that are due, the earliest first; locks nothing.
-
-    others_than: organizations whose timers are left out.
-    """
-    raw = await driver(connection)
-    parameters = {"now": now, "limit": limit, "others_than": list(others_than)}
-    cursor = await raw.execute(_DUE_TIMERS, parameters)
-    return [DueTimer(*row) for row in await cursor.fetchall()]
-
-
-async def next_due_time(connection: Connection) -> datetime | None:
-    """The time of the earliest timer of all organizations; None if there is no timer."""
-    raw = await driver(connection)
-    cursor = await raw.execute(_NEXT_DUE_TIME)
-    row = await cursor.fetchone()
-    return None if row is None else row[0]
-
-
-# Locks those of the wallets that no other transaction holds, if their timer is due or that of a policy may be.
-_CLAIM_DUE = """
-SELECT customer_id, draw_units, seat_keys, has_recharge_policy, due_time, read_time FROM wallet
-WHERE organization_id = %(organization_id)s AND customer_id = ANY(%(ids)s)
-    AND (due_time <= %(now)s OR has_recharge_policy)
-ORDER BY customer_id FOR UPDATE SKIP LOCKED
-"""
-
-
-async def claim_due(
-    connection: Connection, organization_id: int, customer_ids: Iterable[str], now: datetime
-) -> dict[str, Wallet]:
-    """Holds those of the wallets whose timer is still due and that no other transaction holds.
-
-    Of customers with a recharge policy the wallet may be held although nothing is due any more.
-    """
-    raw = await driver(connection)
-    parameters = {"organization_id": organization_id, "ids": sorted(set(customer_ids)), "now": now}
-    if on_cluster(raw):
-        return await held(await _send_each(raw, _CLAIM_ONE, organization_id, customer_ids, now=now))
-    return await held([await raw.execute(_CLAIM_DUE, parameters)])

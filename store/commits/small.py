@@ -16,7 +16,7 @@ from store.identity.organizations import LockedOrganization
 from store.postgres.database import DriverConnection
 from store.postgres.distributed import NeedsCoordinator
 from store.usage import events as stored_events
-from store.usage import gauges
+from store.usage import gauge_moves
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,13 +24,13 @@ class Done:
     """What the statements found.
 
     standing: the organization, which is locked. stored: the number of events that were new. held: the wallets that
-    are locked, of the customers on whose balances usage draws. moved: as from `gauges.move`.
+    are locked, of the customers on whose balances usage draws. moved: as from `gauge_moves.move`.
     """
 
     standing: LockedOrganization
     stored: int
     held: dict[str, Wallet]
-    moved: list[gauges.Moved]
+    moved: list[gauge_moves.Moved]
 
 
 class Drawing(Exception):
@@ -47,7 +47,7 @@ async def store_and_move(
     now: datetime,
     events: Sequence[UsageEvent],
     customer_ids: Iterable[str],
-    moves: gauges.Moves,
+    moves: gauge_moves.Moves,
     all_values: bool,
     shards: ShardsOf | None = None,
 ) -> Done:
@@ -66,12 +66,14 @@ async def store_and_move(
         locked = await organizations.send_lock_shared(connection, organization_id)
         inserted = await stored_events.send_insert(connection, organization_id, now, events)
         held = await wallets.send_lock_with_drawdown(connection, organization_id, customer_ids)
-        moved = await gauges.send_move(connection, organization_id, moves, now, all_values) if moves.totals else None
+        moved = None
+        if moves.totals:
+            moved = await gauge_moves.send_move(connection, organization_id, moves, now, all_values)
     return Done(
         await organizations.locked(locked),
         inserted.rowcount,
         await wallets.held(held),
-        [] if moved is None else await gauges.moved(moved),
+        [] if moved is None else await gauge_moves.moved(moved),
     )
 
 
@@ -80,7 +82,7 @@ async def _in_shards(
     organization_id: int,
     now: datetime,
     events: Sequence[UsageEvent],
-    moves: gauges.Moves,
+    moves: gauge_moves.Moves,
     all_values: bool,
     shards: ShardsOf,
 ) -> Done:
@@ -98,11 +100,11 @@ async def _in_shards(
                 )
             customer_ids = list({event.customer_id for event in events})
             drawing = await wallets.send_drawing_of_shards(connection, organization_id, customer_ids, shards)
-            moved = await gauges.send_move_of_shards(connection, organization_id, moves, now, all_values, shards)
+            moved = await gauge_moves.send_move_of_shards(connection, organization_id, moves, now, all_values, shards)
     except psycopg.errors.UndefinedTable as error:  # of a shard that was moved, and removed from its old place
         raise NeedsCoordinator from error
     standing = await organizations.locked(locked)
     await shard_tables.check(placed, used)
     if found := await wallets.drawing_of_shards(drawing):
         raise Drawing(found)
-    return Done(standing, sum(one.rowcount for one in inserted), {}, await gauges.moved_of_shards(moved))
+    return Done(standing, sum(one.rowcount for one in inserted), {}, await gauge_moves.moved_of_shards(moved))

@@ -15,7 +15,7 @@ from store.postgres.distributed import on_cluster
 class PendingWork:
     """Which kinds of work wait now.
 
-    outbox: None if it lies on the nodes of a cluster, where only a fan-out looks for it.
+    outbox: None if it lies on the nodes of a cluster, where only a fan-out reads it.
     """
 
     outbox: bool | None

@@ -34,7 +34,7 @@ LOCK_CLASS = 0x7469  # the first half of every organization's advisory lock
 # Seconds for which a change waits for parts of transactions that are prepared. Those of other organizations that are
 # being committed end within milliseconds.
 IN_DOUBT = 1.0
-_PAUSE = 0.005  # seconds between two looks at them
+_PAUSE = 0.005  # seconds between two readings of them
 
 _STANDING = """
 SELECT epoch, name, pg_backend_pid() FROM organization_epoch

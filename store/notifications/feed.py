@@ -91,7 +91,7 @@ async def with_later_entries(
 ) -> set[int]:
     """The organizations whose feed has, or will have, entries after the position that `seen` gives for them.
 
-    all_nodes: where notifications without a position lie on the nodes of a cluster, looks there, too. That costs a
+    all_nodes: where notifications without a position lie on the nodes of a cluster, reads those, too. That costs a
     statement on each shard.
     """
     is_apart = on_cluster(await driver(connection))

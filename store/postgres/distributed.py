@@ -6,7 +6,6 @@ that asked before the tables were distributed keeps the form for one PostgreSQL,
 `tidemark migrate --citus` distributes them.
 """
 
-from collections.abc import Collection
 from dataclasses import dataclass
 
 import psycopg
@@ -41,14 +40,7 @@ PREPARED_AT_NODE = 1_000
 
 
 class NeedsCoordinator(Exception):
-    """A transaction at a worker cannot go on there. Nothing is stored; the coordinator can do the same.
-
-    customer_ids: whose rows are the reason, if only some are. Of the others the worker may store what is theirs.
-    """
-
-    def __init__(self, customer_ids: Collection[str] = ()) -> None:
-        super().__init__("the transaction needs the coordinator")
-        self.customer_ids = frozenset(customer_ids)
+    """A transaction at a worker cannot go on there. Nothing is stored; the coordinator can do the same."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +87,7 @@ def require_coordinator(connection: psycopg.AsyncConnection[Row]) -> None:
 def announce_after_commit(connection: psycopg.AsyncConnection[Row], organization_id: int) -> bool:
     """Notes at a worker that the commit has notifications of an organization; returns whether it is a worker.
 
-    The coordinator's listeners hear no NOTIFY of a worker. So the pool calls its `announce` after the commit.
+    A NOTIFY at a worker does not reach listeners at the coordinator. So the pool calls `announce` after the commit.
     """
     if marker_of(connection) is None or not isinstance(connection, PooledConnection):
         return False

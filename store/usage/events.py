@@ -51,8 +51,8 @@ _EVENTS = (
     "unnest(" + ", ".join(f"string_to_array(%({name})s, E'\t', '')::{kind}[]" for name, kind in _TYPES.items()) + ")"
 )
 
-# Stores events that are expected to be new. event: the table, or that of a shard.
-_COPY = f"COPY {{event}} ({_COLUMNS}) FROM STDIN (NULL '')"
+# Stores events that are expected to be new.
+_COPY = f"COPY event ({_COLUMNS}) FROM STDIN (NULL '')"
 
 # Stores the events that are new, and returns them; the others are stored already. A retry that runs at the same time
 # as its first try waits here for the end of that transaction.
@@ -206,7 +206,7 @@ async def copy(connection: DriverConnection, rows: bytes, *, table: str = "event
     if not rows:
         return
     try:
-        async with connection.cursor() as cursor, cursor.copy(_COPY.format(event=table)) as copying:
+        async with connection.cursor() as cursor, cursor.copy(_in_table(_COPY, table)) as copying:
             await copying.write(rows)
     except psycopg.Error as error:
         if is_duplicate(error):
@@ -277,8 +277,13 @@ async def _send_insert(
     ordered: Sequence[UsageEvent],
     table: str = "event",
 ) -> Cursor:
-    statement = _INSERT if table == "event" else _INSERT.replace("INTO event", f"INTO {table}")
-    return await connection.execute(statement, {**_parameters(organization_id, ordered), "ingest_time": ingest_time})
+    parameters = {**_parameters(organization_id, ordered), "ingest_time": ingest_time}
+    return await connection.execute(_in_table(_INSERT, table), parameters)
+
+
+def _in_table(statement: str, table: str) -> str:
+    """A statement that stores events, with the table of a shard instead of `event`."""
+    return statement if table == "event" else statement.replace(" event (", f" {table} (", 1)
 
 
 async def stored_alike(connection: DriverConnection, organization_id: int, events: Sequence[UsageEvent]) -> set[int]:

@@ -166,7 +166,7 @@ class Quiet:
     level: Decimal
 
 
-# Each column as one text, see `store.usage.gauges`.
+# Each column as one text, see `store.usage.gauge_moves`.
 _SETTLE_MOVED = """
 UPDATE gauge g SET
     rules_epoch = %(epoch)s, trip_above = least(g.trip_above, i.level), update_time = %(now)s

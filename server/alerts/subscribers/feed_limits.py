@@ -10,7 +10,7 @@ class FeedLimits:
     """How often feeds are read, and how much at once.
 
     poll_interval: seconds between polls for notifications whose commit was not heard.
-    all_nodes_interval: seconds between polls that look for them on all nodes of a cluster.
+    all_nodes_interval: seconds between polls that read all nodes of a cluster for them.
     retry_pause: seconds before the next try while the database is unavailable.
     tail_entries: entries that a tail keeps in memory.
     read_entries: entries by which a tail grows in one transaction.

@@ -97,7 +97,7 @@ class Feeds:
         self.catch_up_gate = FairSemaphore(CATCH_UP_READERS)
         self._waits: dict[int, UnseenWait] = {}  # of the sweeps, by organization
         self._tasks = self._background_tasks()
-        self._next_look = 0.0  # at the nodes of a cluster, by the event loop's clock
+        self._next_read_of_nodes = 0.0  # of a cluster, by the event loop's clock
         self._growing: list[BackgroundTask] = []  # including tasks that are about to end
 
     def _background_tasks(self) -> tuple[BackgroundTask, ...]:
@@ -272,11 +272,11 @@ class Feeds:
         }
         if seen:
             now = asyncio.get_running_loop().time()
-            looks = now >= self._next_look
-            if looks:
-                self._next_look = now + self._limits.all_nodes_interval
+            all_nodes = now >= self._next_read_of_nodes
+            if all_nodes:
+                self._next_read_of_nodes = now + self._limits.all_nodes_interval
             async with self._tail_readers, self._database.transaction() as connection:
-                self._hint(await feed.with_later_entries(connection, seen, all_nodes=looks))
+                self._hint(await feed.with_later_entries(connection, seen, all_nodes=all_nodes))
                 deletions = await organizations.deletion_epochs(connection, seen)
             for organization_id, subscribed in self._feeds.items():
                 if deletions.get(organization_id, subscribed.tail.deletion_epoch) != subscribed.tail.deletion_epoch:

@@ -7,7 +7,7 @@ from decimal import Decimal
 import pytest
 
 from runtime.clock import ManualClock
-from store.balances import wallets
+from store.balances import wallet_timers, wallets
 from store.postgres.database import Database
 from tests.support.balances.holder import CREDIT, SEAT, Holder, alert
 from tests.support.databases import Template
@@ -141,16 +141,18 @@ async def test_due_timers_are_returned_longest_overdue_first(own_database: Datab
         for organization_id, minutes in ((1, (3, 9, 1, -5)), (2, (2, 8, 7, 0))):
             ids = [f"c{number}" for number in minutes]
             await wallets.lock(connection, organization_id, ids)
-            read = {f"c{number}": wallets.ReadTimes(now, now - number * timedelta(minutes=1)) for number in minutes}
-            await wallets.set_timers(connection, organization_id, read)
-        found = await wallets.due_timers(connection, now, 4)
+            read = {
+                f"c{number}": wallet_timers.ReadTimes(now, now - number * timedelta(minutes=1)) for number in minutes
+            }
+            await wallet_timers.set_timers(connection, organization_id, read)
+        found = await wallet_timers.due_timers(connection, now, 4)
         assert [(one.organization, one.customer_id) for one in found] == [
             *(("a", "c9"), ("b", "c8"), ("b", "c7"), ("a", "c3"))
         ]
-        assert len(await wallets.due_timers(connection, now, 100)) == 7
-        assert await wallets.next_due_time(connection) == now - timedelta(minutes=9)
+        assert len(await wallet_timers.due_timers(connection, now, 100)) == 7
+        assert await wallet_timers.next_due_time(connection) == now - timedelta(minutes=9)
         # Only the due wallets of one organization are claimed.
-        claimed = await wallets.claim_due(connection, 1, ["c3", "c-5", "c2"], now)
+        claimed = await wallet_timers.claim_due(connection, 1, ["c3", "c-5", "c2"], now)
         assert set(claimed) == {"c3"}
 
 
@@ -160,11 +162,11 @@ async def test_read_time_of_a_wallet_does_not_move_back(database: Database, cloc
         await connection.exec_driver_sql("INSERT INTO organization (name, create_time) VALUES ('a', now())")
         await wallets.lock(connection, 1, ["acme"])
         for note, moment in (
-            (wallets.set_timers, HOUR),
-            (wallets.set_earlier_timers, -HOUR),
-            (wallets.set_timers, -DAY),
+            (wallet_timers.set_timers, HOUR),
+            (wallet_timers.set_earlier_timers, -HOUR),
+            (wallet_timers.set_timers, -DAY),
         ):
-            await note(connection, 1, {"acme": wallets.ReadTimes(now + moment, None)})
+            await note(connection, 1, {"acme": wallet_timers.ReadTimes(now + moment, None)})
             held = (await wallets.lock(connection, 1, ["acme"]))["acme"]
             assert held.read_time == now + HOUR
             assert (held.moment(now), held.moment(now + DAY)) == (now + HOUR, now + DAY)

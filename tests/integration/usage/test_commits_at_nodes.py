@@ -90,8 +90,8 @@ class Server:
 
     def pools(self) -> list[Database]:
         """Of the workers."""
-        places = (self.nodes.place(number, CustomerShards()) for number in range(self.nodes.number))
-        return [one.place.database for one in places if one is not None]
+        found = (self.nodes.commit_node(number, CustomerShards()) for number in range(self.nodes.count))
+        return [one.worker.database for one in found if one is not None]
 
     async def close(self) -> None:
         """Ends it when nothing waits."""

@@ -21,12 +21,12 @@ from store.alerts import backfills as stored_backfills
 from store.alerts import exclusions
 from store.alerts.states import read_states, write_states
 from store.balances import drawdown as drawing
-from store.balances import holdings, overages, wallets
+from store.balances import holdings, overages, wallet_timers, wallets
 from store.notifications import evaluation_failures, operator_events
 from store.notifications.writing import write_notifications
 from store.postgres.database import Database, driver
 from store.rules import routing_facts as facts
-from store.usage import events, gauges, recounts
+from store.usage import events, gauge_moves, gauges, recounts
 from store.usage.counted_groups import counted_groups
 from tests.support.usage.caller import Caller, Refusal, everything, refusals, thresholds, usage_alert, values
 
@@ -118,7 +118,7 @@ async def _nothing(connection: AsyncConnection, organization_id: int, clock: Man
     await events.copy(raw, events.copy_text(organization_id, now, []))
     assert await events.insert(raw, organization_id, now, []) == set()
     assert await events.stored_alike(raw, organization_id, []) == set()
-    assert await gauges.move(raw, organization_id, gauges.Moves([], [], [], []), now, True) == []
+    assert await gauge_moves.move(raw, organization_id, gauge_moves.Moves([], [], [], []), now, True) == []
     assert await gauges.lock(raw, organization_id, [], now) == {}
     await gauges.write(raw, organization_id, [], now)
     assert await gauges.count_values(raw, organization_id, []) == set()
@@ -129,9 +129,9 @@ async def _nothing(connection: AsyncConnection, organization_id: int, clock: Man
     await recounts.recount_values(raw, organization_id, [])
     assert await wallets.lock(connection, organization_id, []) == {}
     assert await wallets.lock_with_drawdown(connection, organization_id, []) == {}
-    assert await wallets.claim_due(connection, organization_id, [], now) == {}
-    await wallets.set_timers(connection, organization_id, {})
-    await wallets.set_earlier_timers(connection, organization_id, {})
+    assert await wallet_timers.claim_due(connection, organization_id, [], now) == {}
+    await wallet_timers.set_timers(connection, organization_id, {})
+    await wallet_timers.set_earlier_timers(connection, organization_id, {})
     assert await holdings.of_kinds(raw, organization_id, [], []) == {}
     assert await holdings.of_kinds(raw, organization_id, [], [BalanceKind.COMMIT]) == {}
     assert await holdings.of_seats(raw, organization_id, "acme", []) == []

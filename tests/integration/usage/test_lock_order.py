@@ -12,7 +12,7 @@ from evaluator.periods import DEFAULT_CYCLE
 from generated.tidemark.v1 import usage_pb2
 from runtime.clock import ManualClock
 from store.postgres.database import Database
-from store.usage import gauges
+from store.usage import gauge_moves, gauges
 from tests.support.postgres.only_one_server import order_across_shards
 from tests.support.usage.caller import (
     DEADLINE,
@@ -38,9 +38,9 @@ async def test_backfill_that_waits_for_a_gauge_holds_no_later_gauge(caller: Call
 
     async def move(*watched: Gauge) -> None:
         customer_ids, gauge_ids = [gauge.customer_id for gauge in watched], [gauge.gauge_hex for gauge in watched]
-        moves = gauges.Moves(customer_ids, gauge_ids, [Decimal(1)] * len(watched), [0] * len(watched))
+        moves = gauge_moves.Moves(customer_ids, gauge_ids, [Decimal(1)] * len(watched), [0] * len(watched))
         async with database.raw_transaction() as connection:
-            await gauges.move(connection, organization_id, moves, now, False)
+            await gauge_moves.move(connection, organization_id, moves, now, False)
 
     async def backfill(*watched: Gauge) -> dict[UUID, gauges.Locked]:
         async with database.raw_transaction() as connection:

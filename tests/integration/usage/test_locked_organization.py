@@ -10,7 +10,7 @@ from engine.backfill.backfills import Backfills
 from engine.rules.registry import RulesRegistry
 from engine.rules.transaction import Transactions
 from runtime.clock import ManualClock
-from store.balances.wallets import DueTimer
+from store.balances.wallet_timers import DueTimer
 from store.postgres.database import Database
 from tests.support.balances.timing import timers_of
 from tests.support.usage.caller import Caller, calling, ingest_held, usage_alert

@@ -116,14 +116,14 @@ async def nodes(database: Database) -> AsyncIterator[Nodes | None]:
         await found.stop()
 
 
-async def place_of(nodes: Nodes | None, organization_id: int) -> CommitNode | None:
+async def commit_node_of(nodes: Nodes | None, organization_id: int) -> CommitNode | None:
     """The first node, for commits of a new organization; None where there is no cluster."""
     if nodes is None:
         return None
     await nodes.prepare(organization_id)
     located = CustomerShards()
     await nodes.locate(located, CUSTOMERS)
-    return nodes.place(1, located)
+    return nodes.commit_node(1, located)
 
 
 async def new_service(
@@ -133,7 +133,7 @@ async def new_service(
     name, key = await organization(caller.database_url, clock)
     own = Caller(caller.server, clock, caller.database_url, name, key)
     [[organization_id]] = await own.rows("SELECT %(organization_id)s")
-    service = Service(own, database, organization_id, await place_of(nodes, organization_id))
+    service = Service(own, database, organization_id, await commit_node_of(nodes, organization_id))
     await service.put_metric(METRICS[metric])
     return service
 

@@ -15,7 +15,7 @@ from engine.limits import BackfillLimits
 from engine.puts.customer_evaluations import CustomerEvaluations
 from engine.rules.transaction import Transaction
 from runtime.clock import ManualClock
-from store.usage.gauges import Moved
+from store.usage.gauge_moves import Moved
 from tests.support.usage.backfill_workers import Workers
 from tests.support.usage.caller import Caller, beside
 from tests.support.usage.twin_stories import TwinStory, new_twin

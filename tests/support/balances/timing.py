@@ -6,7 +6,7 @@ from engine.rules.registry import RulesRegistry
 from engine.rules.transaction import Transactions
 from engine.timers import Timers
 from runtime.clock import Clock
-from store.balances import wallets
+from store.balances import wallet_timers
 from store.postgres.database import Database
 from tests.support.usage.caller import DEADLINE
 from tests.support.usage.service import GRACE
@@ -23,6 +23,6 @@ async def work_off(timers: Timers, database: Database, clock: Clock) -> None:
         while True:
             await timers.sweep()
             async with database.transaction() as connection:
-                if not await wallets.due_timers(connection, clock.now(), 1):
+                if not await wallet_timers.due_timers(connection, clock.now(), 1):
                     return
             await asyncio.sleep(0.005)

@@ -27,7 +27,7 @@ _WORKERS = "SELECT nodeid, nodename, nodeport FROM pg_dist_node WHERE groupid > 
 _MOVE = "SELECT citus_update_node(%s, '127.0.0.1', %s)"
 _SYNC = "SELECT start_metadata_sync_to_all_nodes()"
 _RECOVER = "SELECT recover_prepared_transactions()"
-_PAUSE = 0.01  # seconds between two looks
+_PAUSE = 0.01  # seconds between two checks
 _GRACE = 0.1  # seconds in which connections end
 
 

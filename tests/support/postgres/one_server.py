@@ -24,7 +24,7 @@ ONE_SERVER: Mapping[str, str] = {
     "limits.changes._PUT": "store.limits.distributed_puts",
     "rules.facts_before_puts._READ": "_rows",
     # Locks of rows of several customers: a statement for each of them, in order.
-    "balances.wallets._CLAIM_DUE": "a claim of each customer",
+    "balances.wallet_timers._CLAIM_DUE": "a claim of each customer",
     "balances.wallets._LOCK": "_LOCK_ONE",
     "balances.wallets._LOCK_MANY": "_LOCK_ONE",
     "balances.wallets._LOCK_WITH_DRAWDOWN": "_LOCK_ONE, of those that draw",

@@ -1,4 +1,4 @@
-"""Which customers have the same writer of a server with two writers, as `engine.ingest.pipeline` divides them."""
+"""Which customers have the same writer of a server with two writers, as `engine.ingest.lanes` divides them."""
 
 from collections import defaultdict
 from collections.abc import Iterable

@@ -85,14 +85,14 @@ async def test_lost_connections_of_a_node_cost_the_coordinator_no_try(monkeypatc
         seen.append("others")
 
     monkeypatch.setattr(commit_places, "is_known", lambda *_: True)
-    node = SimpleNamespace(place=SimpleNamespace(database="node"), shards_of=lambda _: {})
+    node = SimpleNamespace(worker=SimpleNamespace(database="node"), shards_of=lambda _: {})
     monitoring = IngestMonitoring()
     places = CommitPlaces(cast(Any, Transactions()), cast(Any, "coordinator"), cast(Any, node), monitoring)
     group = cast(Any, SimpleNamespace(events=BATCH.events))
     with pytest.raises(DatabaseUnavailable):
-        await places.commit(group, NO_SPAN, others_go_on, careful=False, at_node=True)
+        await places.commit(group, NO_SPAN, others_go_on, careful=False)
     assert seen == ["node", "others", "coordinator"]
-    [outcome] = await places.commit(group, NO_SPAN, others_go_on, careful=False, at_node=True)
+    [outcome] = await places.commit(group, NO_SPAN, others_go_on, careful=False)
     assert outcome.accepted == 1
     assert seen == ["node", "others", "coordinator", "coordinator"]
     assert monitoring.placed[NODE_AWAY,] == 2

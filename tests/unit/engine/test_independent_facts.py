@@ -11,7 +11,7 @@ from evaluator.limits import LimitChange, Limits
 from evaluator.periods import DEFAULT_CYCLE
 from evaluator.routing import Router
 from evaluator.routing_facts import CustomerFacts
-from store.balances.wallets import ReadTimes
+from store.balances.wallet_timers import ReadTimes
 
 NOW = datetime(2026, 3, 15, 12, tzinfo=UTC)
 DAY = timedelta(days=1)

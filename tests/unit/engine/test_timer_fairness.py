@@ -12,7 +12,7 @@ from engine.rules.registry import RulesRegistry
 from engine.rules.transaction import Transactions
 from engine.timers import Timers
 from runtime.clock import ManualClock
-from store.balances.wallets import DueTimer
+from store.balances.wallet_timers import DueTimer
 from store.postgres.database import Database
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
@@ -45,8 +45,8 @@ async def test_timers_of_organizations_have_turns_when_one_has_many_due(monkeypa
             left.remove(one)
         return len(part)
 
-    monkeypatch.setattr("store.balances.wallets.due_timers", overdue)
-    monkeypatch.setattr("store.balances.wallets.next_due_time", next_due)
+    monkeypatch.setattr("store.balances.wallet_timers.due_timers", overdue)
+    monkeypatch.setattr("store.balances.wallet_timers.next_due_time", next_due)
     monkeypatch.setattr(Timers, "_evaluate", evaluate)
     limits = TimerLimits(customers_at_once=2, sweep=4)
     database, clock = cast(Database, NoDatabase()), ManualClock(NOW)

@@ -25,7 +25,7 @@ def found_statements() -> list[tuple[str, str]]:
 def test_the_scan_finds_the_statements_of_the_store() -> None:
     assert len(found_statements()) > 400
     places = {place for place, _ in found_statements()}
-    assert {"usage.gauges._LOCK", "balances.wallets._DUE_TIMERS", "deliveries.claims._CLAIM"} <= places
+    assert {"usage.gauges._LOCK", "balances.wallet_timers._DUE_TIMERS", "deliveries.claims._CLAIM"} <= places
 
 
 def test_no_statement_has_a_form_that_cannot_be_distributed() -> None:
