@@ -74,6 +74,7 @@ async def test_feeds_with_later_or_pending_entries_are_found(caller: Caller, clo
         await notify(caller, ("ann", 1), ("ann", 2))
         assert await feed.with_later_entries(connection, {ours: 0, theirs: 0}) == {ours}
         assert await placing.assign_positions(connection, ours) == Placed(2)
+        assert await placing.assign_positions(connection, ours) == Placed(0)  # deletes what a cluster has left
         for seen, expected in ((0, {ours}), (1, {ours}), (2, set[int]())):
             assert await feed.with_later_entries(connection, {ours: seen, theirs: 0}) == expected
         await notify(stranger, ("ann", 1))

@@ -131,4 +131,5 @@ async def test_positions_of_many_notifications_are_assigned_in_bounded_transacti
     async with history.reading(database, org, assign_limit=2) as connection:
         extent = await feed.extent(connection, org)
     assert extent.last_position == NOTIFICATIONS + added.rowcount
-    assert assigned == [2] * (added.rowcount // 2) + [added.rowcount % 2]
+    placed = [number for number in assigned if number]  # the others deleted, on a cluster, what has positions
+    assert placed == [2] * (added.rowcount // 2) + [added.rowcount % 2]

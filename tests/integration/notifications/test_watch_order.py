@@ -26,11 +26,12 @@ async def test_a_notification_that_commits_late_is_received_late_and_not_missed(
         assert names(await subscriber.take(1)) == [("bob", 1)]
         await second.notifies(("bob", 2), ("cid", 1))
         await second.commits()
-        assert names(await subscriber.take(2)) == [("bob", 2), ("cid", 1)]
+        of_two_gauges = names(await subscriber.take(2))
+        assert sorted(of_two_gauges) == [("bob", 2), ("cid", 1)]
         await first.commits()
         assert names(await subscriber.take(1)) == [("ann", 1)]
     again = Subscriber(caller, resume_token=subscriber.tokens[0])
-    assert names(await again.take(3)) == [("bob", 2), ("cid", 1), ("ann", 1)]
+    assert names(await again.take(3)) == [*of_two_gauges, ("ann", 1)]
 
 
 async def test_notifications_of_a_gauge_come_in_the_order_of_its_evaluations(caller: Caller) -> None:
@@ -74,7 +75,9 @@ async def test_resume_tokens_of_two_servers_are_equal_when_both_waited_for_posit
             await writer.notifies(("ann", 2), ("bob", 1))
             await writer.commits()
             await waiting_for_locks(caller, 2)
-        assert names(await one.take(2)) == names(await two.take(2)) == [("ann", 2), ("bob", 1)]
+        order = names(await one.take(2))
+        assert sorted(order) == [("ann", 2), ("bob", 1)]
+        assert names(await two.take(2)) == order
         assert one.tokens == two.tokens
 
 

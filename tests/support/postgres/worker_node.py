@@ -118,15 +118,19 @@ def move_shard(url: str, customer_id: str, target: Node) -> None:
 
 def take_shards_away(url: str, worker: Node) -> None:
     """Moves all shards of a worker to the others, as an operator does who removes it; rows are written meanwhile."""
-    with psycopg.connect(url, autocommit=True) as connection:
-        connection.execute("SELECT citus_drain_node(%s, %s)", [worker.host, worker.port])
+    _balance(url, worker, has_shards=False)
 
 
 def give_shards(url: str, worker: Node) -> None:
     """Moves shards to a worker that has none, as an operator does who has added it; rows are written meanwhile."""
+    _balance(url, worker, has_shards=True)
+
+
+def _balance(url: str, worker: Node, *, has_shards: bool) -> None:
+    """In the background of Citus, which repeats a move that was ended by a deadlock with commits."""
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute(
-            "SELECT citus_set_node_property(%s, %s, 'shouldhaveshards', true)", [worker.host, worker.port]
+            "SELECT citus_set_node_property(%s, %s, 'shouldhaveshards', %s)", [worker.host, worker.port, has_shards]
         )
         connection.execute("SELECT citus_rebalance_start(rebalance_strategy => 'by_shard_count')")
         connection.execute("SELECT citus_rebalance_wait()")
