@@ -12,6 +12,7 @@ import psycopg
 from evaluator.events import UsageEvent
 from runtime.compiled import problem_of, problem_of_import
 from runtime.turns import Slices
+from store.citus.shard_tables import ShardsOf, by_shard
 from store.postgres.database import Cursor, DriverConnection
 from store.postgres.distributed import Forms
 from store.postgres.failures import is_duplicate
@@ -281,15 +282,34 @@ async def _send_insert(
     return await connection.execute(statement, {**_parameters(organization_id, ordered), "ingest_time": ingest_time})
 
 
-async def stored_alike(connection: DriverConnection, organization_id: int, events: Sequence[UsageEvent]) -> set[int]:
-    """The indexes of those events that are stored with the same content."""
+async def stored_alike(
+    connection: DriverConnection,
+    organization_id: int,
+    events: Sequence[UsageEvent],
+    shards: ShardsOf | None = None,
+) -> set[int]:
+    """The indexes of those events that are stored with the same content.
+
+    shards: whose tables are read. Through the distributed table, each shard would search the events of all.
+    """
     alike, slices = set[int](), Slices(organization_id)
-    for start in range(0, len(events), ROWS_AT_ONCE):
-        await slices.begin()
-        parameters = _parameters(organization_id, events[start : start + ROWS_AT_ONCE])
-        cursor = await connection.execute(_THOSE_ALIKE.on(connection), parameters)
-        alike.update(start + row[0] - 1 for row in await cursor.fetchall())
+    parts: list[tuple[bytes, Sequence[int]]] = [(_THOSE_ALIKE.on(connection), range(len(events)))]
+    if shards is not None:
+        by_table = by_shard((event.customer_id for event in events), shards)
+        parts = [(_alike_in(shard.event), indexes) for shard, indexes in by_table.items()]
+    for statement, indexes in parts:
+        for start in range(0, len(indexes), ROWS_AT_ONCE):
+            await slices.begin()
+            some = indexes[start : start + ROWS_AT_ONCE]
+            parameters = _parameters(organization_id, [events[index] for index in some])
+            cursor = await connection.execute(statement, parameters)
+            alike.update(some[row[0] - 1] for row in await cursor.fetchall())
     return alike
+
+
+def _alike_in(table: str) -> bytes:
+    """_ALIKE in the table of a shard."""
+    return _ALIKE.replace("JOIN event e", f"JOIN {table} e").replace("{shards}", "").encode()
 
 
 async def check_stored(connection: DriverConnection, organization_id: int, events: Sequence[UsageEvent]) -> None:
