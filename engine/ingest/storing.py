@@ -111,7 +111,9 @@ async def _compare_known(
     known += [index for index in group.repeated if group.event_at(index).identity not in added]
     await slices.pause()
     sent = [group.event_at(index) for index in known]
-    alike = await stored_events.stored_alike(transaction.driver, transaction.organization_id, sent)
+    alike = await stored_events.stored_alike(
+        transaction.driver, transaction.organization_id, sent, transaction.shards
+    )
     await slices.begin()
     in_time, customer = {event.identity for event in countable}, transaction.router.customer
     others = [

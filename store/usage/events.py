@@ -12,9 +12,11 @@ import psycopg
 from evaluator.events import UsageEvent
 from runtime.compiled import problem_of, problem_of_import
 from runtime.turns import Slices
+from store.citus.shard_tables import ShardsOf, by_shard
 from store.postgres.database import Cursor, DriverConnection
 from store.postgres.distributed import Forms
 from store.postgres.failures import is_duplicate
+from store.postgres.partitions import month_start, next_month
 from store.tables import event_key
 
 try:
@@ -96,6 +98,7 @@ JOIN event e ON {_OF_EVENT}
     AND e.event_time >= date_trunc('month', i.event_time, 'UTC')
     AND e.event_time < date_trunc('month', i.event_time, 'UTC') + interval '1 month' {{shards}}
 """
+_IN_MONTHS = "AND e.event_time >= %(since)s AND e.event_time < %(until)s"
 _OF_CUSTOMERS = r"e.customer_id = ANY(string_to_array(%(customer_id)s, E'\t'))"
 _THOSE_ALIKE = Forms.naming_shards(_ALIKE, _OF_CUSTOMERS)
 _THOSE_STORED = Forms.naming_shards(_STORED, _OF_CUSTOMERS)
@@ -286,15 +289,47 @@ def _in_table(statement: str, table: str) -> str:
     return statement if table == "event" else statement.replace(" event (", f" {table} (", 1)
 
 
-async def stored_alike(connection: DriverConnection, organization_id: int, events: Sequence[UsageEvent]) -> set[int]:
-    """The indexes of those events that are stored with the same content."""
+async def stored_alike(
+    connection: DriverConnection,
+    organization_id: int,
+    events: Sequence[UsageEvent],
+    shards: ShardsOf | None = None,
+) -> set[int]:
+    """The indexes of those events that are stored with the same content.
+
+    shards: whose tables are read. Through the distributed table, each shard would search the events of all.
+    """
     alike, slices = set[int](), Slices(organization_id)
-    for start in range(0, len(events), ROWS_AT_ONCE):
-        await slices.begin()
-        parameters = _parameters(organization_id, events[start : start + ROWS_AT_ONCE])
-        cursor = await connection.execute(_THOSE_ALIKE.on(connection), parameters)
-        alike.update(start + row[0] - 1 for row in await cursor.fetchall())
+    parts: list[tuple[bytes, Sequence[int]]] = [(_THOSE_ALIKE.on(connection), range(len(events)))]
+    if shards is not None:
+        by_table = by_shard((event.customer_id for event in events), shards)
+        parts = [(_alike_in(shard.event), indexes) for shard, indexes in by_table.items()]
+    for statement, indexes in parts:
+        for start in range(0, len(indexes), ROWS_AT_ONCE):
+            await slices.begin()
+            some = indexes[start : start + ROWS_AT_ONCE]
+            part = [events[index] for index in some]
+            parameters = _parameters(organization_id, part)
+            if shards is not None:
+                parameters.update(_months_of(part))
+            cursor = await connection.execute(statement, parameters)
+            alike.update(some[row[0] - 1] for row in await cursor.fetchall())
     return alike
+
+
+def _alike_in(table: str) -> bytes:
+    """_ALIKE in the table of a shard.
+
+    The months that are read are parameters, too. Without them the plan has each month of the shard, and since a shard
+    is small, PostgreSQL reads all of it instead of some rows of a key.
+    """
+    return _ALIKE.replace("JOIN event e", f"JOIN {table} e").replace("{shards}", _IN_MONTHS).encode()
+
+
+def _months_of(events: Sequence[UsageEvent]) -> dict[str, datetime]:
+    """The parameters of _IN_MONTHS."""
+    first, last = (of(events, key=_time).event_time for of in (min, max))
+    return {"since": month_start(first), "until": next_month(month_start(last))}
 
 
 async def check_stored(connection: DriverConnection, organization_id: int, events: Sequence[UsageEvent]) -> None:

@@ -13,6 +13,7 @@ from engine.upkeep import Upkeep
 from evaluator.events import UsageEvent
 from generated.tidemark.v1 import metric_pb2, threshold_pb2, usage_pb2
 from runtime.clock import ManualClock
+from store.citus.shard_tables import ShardsOf
 from store.postgres.database import Database, DriverConnection
 from store.usage import events as stored_events
 from tests.support.postgres.lock_waits import END_WAITING_SESSIONS
@@ -336,11 +337,14 @@ async def test_duplicate_whose_event_is_voided_while_it_is_compared_counts(
     voided: list[str] = []
 
     async def void_first(
-        connection: DriverConnection, organization_id: int, events: Sequence[UsageEvent]
+        connection: DriverConnection,
+        organization_id: int,
+        events: Sequence[UsageEvent],
+        shards: ShardsOf | None = None,
     ) -> set[int]:
         if not voided:
             voided.extend(outcomes(await void(caller, "e1")))
-        return await compare(connection, organization_id, events)
+        return await compare(connection, organization_id, events, shards)
 
     monkeypatch.setattr(stored_events, "stored_alike", void_first)
     answer = await caller.send(event, gauges=True)
