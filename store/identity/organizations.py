@@ -147,7 +147,7 @@ async def begin_change(connection: AsyncConnection, organization_id: int) -> int
     changed rows store as `changed_epoch`.
     """
     raw = await driver(connection)
-    everywhere: tuple[Cursor, Cursor] | None = None
+    everywhere: node_epochs.Everywhere | None = None
     # One round trip, but two statements: the row must not be locked before the lock is held.
     async with raw.pipeline():
         await raw.execute("SELECT pg_advisory_xact_lock(%s, %s)", (LOCK_CLASS, organization_id))
