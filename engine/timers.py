@@ -23,6 +23,7 @@ from store.balances import wallet_timers
 from store.balances.wallet_timers import DueTimer
 from store.identity.organizations import Organization
 from store.postgres.database import Database, DatabaseUnavailable
+from store.postgres.failures import NODE_LOST
 from store.postgres.retries import past_conflicts
 from store.recharges import evaluation
 from store.rules import routing_facts
@@ -117,7 +118,9 @@ class Timers:
         except DatabaseUnavailable as error:
             if not error.failure.contained:
                 raise
-            # One of its customers, or the organization, is locked: those of others are due as well.
+            if error.failure is NODE_LOST and len(due) > 1:  # those that need only other nodes can be evaluated
+                return sum([await self._work_off([one]) for one in due])
+            # One of its customers, or the organization, is locked, or a node is away. Others are due as well.
             until = self._clock.now() + CONTENDED_PUT_OFF
             self._put_off.update(((one.organization_id, one.customer_id), until) for one in due)
             return 0
@@ -135,8 +138,8 @@ class Timers:
     async def _evaluate(self, due: Sequence[DueTimer]) -> int:
         organization = Organization(due[0].organization_id, due[0].organization)
         organization_id = organization.organization_id
-        async with self._transactions.open(organization) as transaction:
-            customer_ids = [one.customer_id for one in due]
+        customer_ids = [one.customer_id for one in due]
+        async with self._transactions.open(organization, customer_ids=customer_ids) as transaction:
             await evaluate_noted_facts(transaction, customer_ids, only_free=True)
             # The transaction that holds the wallet of one of the others evaluates that one.
             held = await wallet_timers.claim_due(

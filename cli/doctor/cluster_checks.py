@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from cli.doctor.findings import Check, Examined, Finding, hint, ok, problem, warning
+from cli.doctor.findings import Check, Examined, Finding, hint, ok, problem, shown_age, shown_size, warning
 from store.diagnosis import cluster
 
 FEW_SHARDS, GOOD_SHARDS = 4, 8  # for each worker
@@ -74,22 +74,47 @@ async def transactions(examined: Examined) -> Sequence[Finding]:
     if await cluster.version(examined.connection) is None:
         return [ok(NO_CITUS)]
     found = [node for node in await cluster.nodes(examined.connection) if node.error is None]
-    findings = [
-        problem(
-            f"{node.long_prepared} prepared transactions wait on {node.name} for longer than"
-            f" {cluster.LONG_PREPARED.total_seconds():.0f} s",
-            "they hold the locks of their customers, and keep vacuum from removing dead rows",
-            "SELECT recover_prepared_transactions() on the coordinator; the rest: COMMIT or ROLLBACK PREPARED",
-        )
-        for node in found
-        if node.long_prepared
-    ]
+    why = "they hold the locks of their customers, and keep vacuum from removing dead rows"
+    findings = []
+    for node in found:
+        for waiting, todo in (
+            (
+                [one for one in node.long_prepared if one.gid.startswith(cluster.OF_CITUS)],
+                "SELECT recover_prepared_transactions() on the coordinator commits or rolls back what it decided; one"
+                " that stays: was its coordinator replaced or restored? Then ROLLBACK PREPARED on the node",
+            ),
+            (
+                [one for one in node.long_prepared if not one.gid.startswith(cluster.OF_CITUS)],
+                "they are not of Citus: COMMIT PREPARED or ROLLBACK PREPARED on the node, as their program decided",
+            ),
+        ):
+            if waiting:
+                text = f"{len(waiting)} prepared transactions wait on {node.name}, the oldest, {waiting[0].gid}, for"
+                findings.append(problem(f"{text} {shown_age(waiting[0].age)}", why, todo))
     return findings or [ok("no prepared transaction waits for long")]
+
+
+async def slots(examined: Examined) -> Sequence[Finding]:
+    """Whether a move or a split of a shard that failed has left replication slots."""
+    if await cluster.version(examined.connection) is None:
+        return [ok(NO_CITUS)]
+    why = "the node keeps its log for it, until the disk is full. A move that has just begun has such a slot, too"
+    findings = [
+        warning(
+            f"the replication slot {one.name} on {one.node} is not in use, and keeps {shown_size(one.size)} of log",
+            why,
+            "if SELECT * FROM get_rebalance_progress() shows no move: CALL citus_cleanup_orphaned_resources() on the"
+            f" coordinator, and if it stays: SELECT pg_drop_replication_slot('{one.name}') on {one.node}",
+        )
+        for one in await cluster.move_slots(examined.connection)
+    ]
+    return findings or [ok("no move of a shard has left a replication slot")]
 
 
 CHECKS = (
     Check("cluster.nodes", "nodes of a Citus cluster that do not answer", nodes),
     Check("cluster.tables", "tables that lie elsewhere on the cluster than decided", tables),
     Check("cluster.shards", "shards for the workers", shards),
-    Check("cluster.transactions", "prepared transactions of the cluster", transactions),
+    Check("cluster.transactions", "prepared transactions of the cluster that stay", transactions),
+    Check("cluster.slots", "replication slots that a move of a shard has left", slots),
 )

@@ -28,6 +28,16 @@ class _Rule:
     todo: str
 
 
+_UNITS = {"ms": 0.001, "s": 1.0, "min": 60.0, "h": 3_600.0, "d": 86_400.0}  # seconds of the units of PostgreSQL
+RECOVERY = 10.0  # seconds between two recoveries of prepared transactions, at most
+
+
+def is_soon(value: str) -> bool:
+    """Whether a time, as PostgreSQL shows it, is not longer than RECOVERY."""
+    unit = value.lstrip("-0123456789")
+    return int(value.removesuffix(unit)) * _UNITS[unit or "ms"] <= RECOVERY
+
+
 _BETWEEN_NODES = "sslmode=require keepalives_idle=10 keepalives_interval=5 keepalives_count=1 tcp_user_timeout=15000"
 _RULES = {
     "fsync": _Rule(
@@ -95,6 +105,18 @@ _RULES = {
     ),
 }
 
+# Of the same settings: what is better than what is right.
+_ADVICE = {
+    "citus.recover_2pc_interval": _Rule(
+        is_soon,
+        Severity.HINT,
+        "5s",
+        "what a node that was lost has prepared keeps its locks for so long after its return. Commits through the"
+        " coordinator wait for them at the node, where no lock_timeout ends the wait",
+        "ALTER SYSTEM SET citus.recover_2pc_interval = '5s'; SELECT pg_reload_conf();",
+    ),
+}
+
 
 async def settings(examined: Examined) -> Sequence[Finding]:
     """Whether all nodes have the same versions, know the cluster, and have the settings that Tidemark relies on."""
@@ -110,7 +132,7 @@ async def settings(examined: Examined) -> Sequence[Finding]:
         for name in await cluster_nodes.out_of_sync(examined.connection)
     ]
     findings += _versions(found)
-    for name, rule in _RULES.items():
+    for name, rule in (*_RULES.items(), *_ADVICE.items()):
         for value, nodes in _by_value(found, name).items():
             if not rule.is_right(value):
                 text = f"{name} is {value}, and not {rule.wanted}, on {', '.join(nodes)}"

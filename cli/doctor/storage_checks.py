@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 from cli.doctor.findings import Check, Examined, Finding, ok, problem, shown_age, shown_size, warning
 from store.deliveries.daily_partitions import DAYS_AHEAD
-from store.diagnosis import server, storage
+from store.diagnosis import cluster, server, storage
 from store.diagnosis.storage import TableHealth
 from store.postgres.partitions import month_start, next_month
 
@@ -69,31 +69,37 @@ async def retention(examined: Examined) -> Sequence[Finding]:
 
 
 async def dead_rows(examined: Examined) -> Sequence[Finding]:
-    """Dead rows of hot tables, and tables without a vacuum or statistics."""
+    """Dead rows of hot tables, and tables without a vacuum or statistics; on a cluster also those of each node."""
     found = await storage.tables(examined.connection, HOT_TABLES)
+    if await cluster.version(examined.connection) is not None:
+        found += await storage.shard_tables(examined.connection, HOT_TABLES)
     findings = [finding for one in sorted(found, key=lambda one: -one.dead) if (finding := _of_table(one, examined))]
     total = sum(one.dead for one in found)
-    return findings or [ok(f"{total:,} dead rows in {len(found)} hot tables; autovacuum keeps up")]
+    names = {one.name for one in found}
+    return findings or [ok(f"{total:,} dead rows in {len(names)} hot tables; autovacuum keeps up")]
 
 
 def _of_table(one: TableHealth, examined: Examined) -> Finding | None:
+    where = "" if one.node is None else f" on {one.node}"
     if not one.is_vacuumed:
         why = "dead rows stay, and each statement reads more pages"
         return problem(
-            f"autovacuum is off for the table {one.name}", why, f"ALTER TABLE {one.name} RESET (autovacuum_enabled);"
+            f"autovacuum is off for the table {one.name}{where}",
+            why,
+            f"ALTER TABLE {one.name} RESET (autovacuum_enabled);",
         )
     share = one.dead / max(one.live, 1)
     if one.dead >= LEAST_DEAD and share >= DEAD_WARNING:
         last = "never" if one.vacuum_time is None else f"{shown_age(examined.now() - one.vacuum_time)} ago"
         rows = f"{one.dead:,} dead rows for {one.live:,} live ones"
-        text = f"{one.name} has {rows} ({shown_size(one.size)}); last vacuum {last}"
+        text = f"{one.name} has {rows}{where} ({shown_size(one.size)}); last vacuum {last}"
         why = "each statement reads more pages; a long transaction or a slow autovacuum keeps the rows"
         todo = (
             f"VACUUM (ANALYZE, VERBOSE) {one.name}; then end the long transactions that activity.transactions shows"
         )
         return problem(text, why, todo) if share >= DEAD_PROBLEM else warning(text, why, todo)
     if one.analyze_time is None and one.live >= LEAST_ANALYZED:
-        text = f"{one.name} has {one.live:,} rows and was never analyzed"
+        text = f"{one.name} has {one.live:,} rows{where} and was never analyzed"
         return warning(text, "the planner guesses, and may read whole tables", f"ANALYZE {one.name};")
     return None
 

@@ -115,7 +115,7 @@ class ChangeGroup:
             self._members[0].outcome = ChangeOutcome(error=error)
             return
         for member in self._members:
-            own = unavailable(error.failure)
+            own = unavailable(error.failure, error)
             own.__cause__ = error
             member.outcome = ChangeOutcome(error=own)
 
@@ -209,7 +209,7 @@ class ChangeGroup:
             step[0].shares = False
         else:
             failure = failure_of(error)
-            step[0].outcome = ChangeOutcome(error=error if failure is None else unavailable(failure))
+            step[0].outcome = ChangeOutcome(error=error if failure is None else unavailable(failure, error))
 
     async def _try(self, change: OpenChange, savepoints: Savepoints, step: Sequence[Member]) -> BaseException | None:
         """Makes the changes in a savepoint. Returns why it is undone, or None. Raises what ends the group."""

@@ -146,6 +146,8 @@ class Nodes:
 
     def tables_of(self, number: int, located: CustomerShards, customer_ids: Iterable[str]) -> ShardsOf | None:
         """See `CommitNode`."""
+        if located.version != self.version:
+            return None  # the numbers of shards are those of an earlier map: a split has changed them
         found = {}
         for customer_id in customer_ids:
             shard = located.shards.get(customer_id)

@@ -25,6 +25,7 @@ from store.alerts.backfills import Progress
 from store.identity.organizations import Organization
 from store.notifications import evaluation_failures
 from store.postgres.database import DatabaseUnavailable
+from store.postgres.failures import NODE_LOST
 from store.postgres.retries import repeated
 from webhooks.operator_events import EvaluationFailure
 
@@ -60,6 +61,8 @@ class NotedCustomers:
         try:
             return await work.together(customer_ids)
         except DatabaseUnavailable as error:
+            if self._gate is None and error.failure is NODE_LOST and len(customer_ids) > 1:
+                return any([await self.evaluate(organization, [one], traces) for one in customer_ids])
             if self._gate is None and error.failure.contained:
                 return False  # one of the customers, or the organization, is locked: those of others are due as well
             raise
@@ -221,7 +224,10 @@ class _Work:
     @asynccontextmanager
     async def _claimed(self, customer_ids: Sequence[str]) -> AsyncIterator["_Claimed"]:
         """A transaction that holds the notes of these customers."""
-        async with self._seat(), self.transactions.open(self.organization, self.traces) as transaction:
+        async with (
+            self._seat(),
+            self.transactions.open(self.organization, self.traces, customer_ids=customer_ids) as transaction,
+        ):
             notes = await customer_evaluations.claim(
                 transaction.driver, transaction.organization_id, customer_ids, only_free=self.gate is None
             )

@@ -42,7 +42,7 @@ class _Asked(Generic[Item, Result]):
             if not caller.done():
                 own = error
                 if isinstance(error, DatabaseUnavailable):
-                    own = unavailable(error.failure)
+                    own = unavailable(error.failure, error)
                     own.__cause__ = error
                 caller.set_exception(own)
 

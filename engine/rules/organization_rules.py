@@ -8,7 +8,7 @@ younger epoch by then.
 
 import asyncio
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
 
 from engine.rules.loading import Loading, Naming, Registered
@@ -17,8 +17,10 @@ from engine.rules.reading import Reading
 from evaluator.alert_index import WideAlerts
 from evaluator.enforcement.usage import Usage
 from evaluator.routing import Router
+from evaluator.routing_facts import MOST_LEVELS
 from runtime.turns import Slices
 from store.alerts import active_rules
+from store.customers import levels
 from store.identity import node_epochs
 from store.limits import effective_limits
 from store.postgres.database import Connection, DriverConnection, driver
@@ -74,6 +76,22 @@ class OrganizationRules:
         if not (in_parts or self._is_shown):
             await self._require_shown(await driver(connection), epoch)
         return self._router
+
+    async def router_of(self, connection: Connection, epoch: int, customer_ids: Collection[str]) -> Router:
+        """As `router`, for a transaction that reads facts of these customers, and of those above them, only.
+
+        While a node of a cluster is away. The nodes of these customers have to show the epoch, and the others need
+        not.
+        """
+        router = await self.router(connection, epoch, in_parts=True)
+        if not self._is_shown:
+            raw, level = await driver(connection), set(customer_ids)
+            for _ in range(MOST_LEVELS):
+                if not level:
+                    break
+                await node_epochs.require_shown_of(raw, self._organization_id, epoch, level)
+                level = set((await levels.directly_above(raw, self._organization_id, level)).values())
+        return router
 
     @property
     def cached(self) -> Router:

@@ -1,6 +1,6 @@
 """The transaction in which gauges are evaluated: the values that each of its steps needs."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -17,7 +17,9 @@ from store.alerts import active_rules
 from store.citus.shard_tables import ShardsOf
 from store.identity import organizations
 from store.identity.organizations import Organization
+from store.postgres import apart
 from store.postgres.database import Connection, Database, DriverConnection, driver
+from store.postgres.distributed import on_cluster
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,20 +80,40 @@ class Transactions:
         self._rules = rules
 
     @asynccontextmanager
-    async def open(self, organization: Organization, traces: EventTraces | None = None) -> AsyncIterator[Transaction]:
-        """A transaction of its own, which is committed at the end. Raises DatabaseUnavailable."""
+    async def open(
+        self,
+        organization: Organization,
+        traces: EventTraces | None = None,
+        *,
+        customer_ids: Collection[str] | None = None,
+    ) -> AsyncIterator[Transaction]:
+        """A transaction of its own, which is committed at the end. Raises DatabaseUnavailable.
+
+        customer_ids: it reads facts of these customers, and of those above them, only. Then it can begin while a node
+        of a cluster is away that has none of them.
+        """
         async with self._database.transaction() as connection:
-            yield await self.begin(connection, organization, traces)
+            yield await self.begin(connection, organization, traces, customer_ids=customer_ids)
 
     async def begin(
-        self, connection: Connection, organization: Organization, traces: EventTraces | None = None
+        self,
+        connection: Connection,
+        organization: Organization,
+        traces: EventTraces | None = None,
+        *,
+        customer_ids: Collection[str] | None = None,
     ) -> Transaction:
         """Takes the organization's lock, shared, in a transaction that has not raised the epoch."""
         epoch = await organizations.lock_shared(connection, organization.organization_id)
         # Read under the lock: a change that waited for it happens when it gets the lock, not when it was sent.
         now = self._clock.now()
-        router = await self._rules.of(organization.organization_id).router(connection, epoch)
-        raw, max_groups = await driver(connection), self._rules.max_groups
+        rules, raw = self._rules.of(organization.organization_id), await driver(connection)
+        if customer_ids is not None and on_cluster(raw) and apart.is_needed(connection):
+            router = await rules.router_of(connection, epoch, customer_ids)
+        else:
+            with apart.noticing(connection):
+                router = await rules.router(connection, epoch)
+        max_groups = self._rules.max_groups
         return Transaction(
             connection, raw, organization, router.apart(), now, self._grace, epoch, max_groups, traces=traces
         )

@@ -10,7 +10,8 @@ from typing import NamedTuple
 
 from store.balances import wallets
 from store.balances.wallets import Wallet
-from store.postgres import row_locks
+from store.identity import organizations
+from store.postgres import apart, row_locks
 from store.postgres.database import Connection, driver
 from store.postgres.distributed import Forms, on_cluster
 
@@ -78,8 +79,21 @@ GROUP BY d.organization_id, o.name, d.customer_id
 ORDER BY 4 LIMIT %(limit)s
 """
 
+# The same of one shard; see `apart`.
+_DUE_OF_SHARD = """
+SELECT organization_id, customer_id, min(due_time) AS due_time
+FROM (
+    (SELECT organization_id, customer_id, due_time FROM %s
+     WHERE due_time <= {now} AND organization_id <> ALL({others_than}) ORDER BY due_time LIMIT {limit})
+    UNION ALL
+    (SELECT organization_id, customer_id, due_time FROM %s
+     WHERE due_time <= {now} AND organization_id <> ALL({others_than}) ORDER BY due_time LIMIT {limit})
+) AS d GROUP BY organization_id, customer_id ORDER BY 3 LIMIT {limit}
+"""
+
 # The time of the earliest timer. NULLs are left out.
 _NEXT_DUE_TIME = "SELECT least((SELECT min(due_time) FROM wallet), (SELECT min(due_time) FROM recharge_policy))"
+_NEXT_DUE_TIME_OF_SHARD = "SELECT least((SELECT min(due_time) FROM %s), (SELECT min(due_time) FROM %s)) AS due_time"
 
 
 @dataclass(frozen=True)
@@ -97,18 +111,48 @@ async def due_timers(
 ) -> list[DueTimer]:
     """Up to `limit` timers that are due, the earliest first; locks nothing.
 
-    others_than: organizations whose timers are left out.
+    others_than: organizations whose timers are left out. While a node of a cluster is away, its customers are left
+    out, too.
     """
     raw = await driver(connection)
+    if on_cluster(raw) and apart.is_needed(connection):
+        return await _due_apart(connection, now, limit, others_than)
     parameters = {"now": now, "limit": limit, "others_than": list(others_than)}
-    cursor = await raw.execute(_DUE_TIMERS, parameters)
+    with apart.noticing(connection):
+        cursor = await raw.execute(_DUE_TIMERS, parameters)
     return [DueTimer(*row) for row in await cursor.fetchall()]
+
+
+async def _due_apart(
+    connection: Connection, now: datetime, limit: int, others_than: Collection[int]
+) -> list[DueTimer]:
+    statement = _DUE_OF_SHARD.format(
+        now=apart.literal(now), others_than=apart.literals(others_than), limit=int(limit)
+    )
+    found = await apart.rows(connection, "wallet", "recharge_policy", statement)
+    names = await organizations.names(connection, {row["organization_id"] for row in found})
+    due = [
+        DueTimer(
+            row["organization_id"],
+            names[row["organization_id"]],
+            row["customer_id"],
+            datetime.fromisoformat(row["due_time"]),
+        )
+        for row in found
+        if row["organization_id"] in names
+    ]
+    return sorted(due, key=lambda one: one.due_time)[:limit]
 
 
 async def next_due_time(connection: Connection) -> datetime | None:
     """The time of the earliest timer of all organizations; None if there is no timer."""
     raw = await driver(connection)
-    cursor = await raw.execute(_NEXT_DUE_TIME)
+    if on_cluster(raw) and apart.is_needed(connection):
+        found = await apart.rows(connection, "wallet", "recharge_policy", _NEXT_DUE_TIME_OF_SHARD)
+        times = [datetime.fromisoformat(row["due_time"]) for row in found if row["due_time"] is not None]
+        return min(times, default=None)
+    with apart.noticing(connection):
+        cursor = await raw.execute(_NEXT_DUE_TIME)
     row = await cursor.fetchone()
     return None if row is None else row[0]
 

@@ -54,8 +54,15 @@ async def above(connection: DriverConnection, organization_id: int, customer_ids
     for _ in range(MOST_LEVELS - 1):
         if not level:
             break
-        cursor = await connection.execute(_PARENTS, {"organization_id": organization_id, "ids": sorted(level)})
-        found = dict[str, str](await cursor.fetchall())
+        found = await directly_above(connection, organization_id, level)
         level = set(found.values()) - parents.keys() - found.keys()
         parents |= found
     return parents
+
+
+async def directly_above(
+    connection: DriverConnection, organization_id: int, customer_ids: Iterable[str]
+) -> dict[str, str]:
+    """The parents of those of the customers that have one, by the id."""
+    cursor = await connection.execute(_PARENTS, {"organization_id": organization_id, "ids": sorted(customer_ids)})
+    return dict[str, str](await cursor.fetchall())

@@ -1,5 +1,6 @@
 """The Citus cluster: its nodes, where the tables lie, shards, and transactions that are prepared."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -9,16 +10,26 @@ from store.postgres.database import DriverConnection
 from store.postgres.distributed import HAS_CITUS
 from store.tables.placement import ANCHOR, Placement, placements
 
-LONG_PREPARED = timedelta(minutes=2)  # Citus itself ends those of a coordinator that died, within a minute
+# Citus itself ends those of a coordinator that died, every citus.recover_2pc_interval: a minute, if it is not set.
+LONG_PREPARED = timedelta(minutes=2)
+OF_CITUS = "citus_"  # how the names begin that Citus gives to prepared transactions
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A transaction that is prepared at a node. gid: its name there."""
+
+    gid: str
+    age: timedelta
 
 
 @dataclass(frozen=True)
 class Node:
-    """A node. error: why it does not answer; then the rest is unknown. long_prepared: transactions that wait."""
+    """A node. error: why it does not answer; then the rest is unknown. long_prepared: the oldest one first."""
 
     name: str
     error: str | None
-    long_prepared: int
+    long_prepared: Sequence[Prepared]
     shards: int
     takes_shards: bool
 
@@ -38,7 +49,8 @@ SELECT n.nodename || ':' || n.nodeport, r.success, r.result, n.shouldhaveshards,
     WHERE p.groupid = n.groupid AND s.logicalrelid = to_regclass(%(anchor)s)
 )
 FROM run_command_on_all_nodes(format(
-    'SELECT count(*) FROM pg_prepared_xacts WHERE database = current_database() AND prepared < now() - %%L::interval',
+    'SELECT coalesce(json_agg(json_build_array(gid, extract(epoch FROM now() - prepared)) ORDER BY prepared), ''[]'')'
+    ' FROM pg_prepared_xacts WHERE database = current_database() AND prepared < now() - %%L::interval',
     %(long)s::text
 )) AS r JOIN pg_dist_node n USING (nodeid)
 ORDER BY 1
@@ -52,7 +64,7 @@ async def nodes(connection: DriverConnection) -> list[Node]:
     for name, answers, result, takes_shards, shards in await (
         await connection.execute(_NODES, parameters)
     ).fetchall():
-        waiting = int(result) if answers else 0
+        waiting = [Prepared(gid, timedelta(seconds=age)) for gid, age in json.loads(result)] if answers else []
         found.append(Node(name, None if answers else result, waiting, shards, takes_shards))
     return found
 
@@ -81,3 +93,31 @@ async def misplaced(connection: DriverConnection) -> Mapping[str, Placement] | N
 def without_answer(found: Sequence[Node]) -> list[Node]:
     """The nodes that do not answer."""
     return [node for node in found if node.error is not None]
+
+
+@dataclass(frozen=True)
+class MoveSlot:
+    """A replication slot that a move or a split of a shard made, and that nothing reads. size: bytes of its log."""
+
+    node: str
+    name: str
+    size: int
+
+
+_MOVE_SLOTS = r"""
+SELECT n.nodename || ':' || n.nodeport, r.result
+FROM run_command_on_all_nodes($$
+    SELECT coalesce(json_agg(json_build_array(
+        slot_name, coalesce(pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn), 0)
+    ) ORDER BY slot_name), '[]')
+    FROM pg_replication_slots
+    WHERE slot_name LIKE 'citus\_shard\_%' AND database = current_database() AND NOT active
+$$) AS r JOIN pg_dist_node n USING (nodeid)
+WHERE r.success ORDER BY 1
+"""
+
+
+async def move_slots(connection: DriverConnection) -> list[MoveSlot]:
+    """The slots of moves and splits on the nodes that answer, without those that are being read."""
+    rows = await (await connection.execute(_MOVE_SLOTS.encode())).fetchall()
+    return [MoveSlot(node, name, int(size)) for node, result in rows for name, size in json.loads(result)]

@@ -1,5 +1,6 @@
 """The tables: partitions, dead rows, vacuums, transaction ids."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
@@ -36,7 +37,10 @@ async def partitions(connection: DriverConnection) -> Partitions:
 
 @dataclass(frozen=True)
 class TableHealth:
-    """The statistics of a table. vacuum_time: of its last vacuum, by hand or automatic; None: there was none."""
+    """The statistics of a table, or of all its shards on one node of a cluster.
+
+    vacuum_time: of its last vacuum, by hand or automatic; None: there was none. node: None of a table that lies here.
+    """
 
     name: str
     live: int
@@ -45,6 +49,7 @@ class TableHealth:
     vacuum_time: datetime | None
     analyze_time: datetime | None
     is_vacuumed: bool
+    node: str | None = None
 
 
 _TABLES = """
@@ -60,6 +65,44 @@ async def tables(connection: DriverConnection, names: Sequence[str]) -> list[Tab
     """The statistics of those of the tables that exist."""
     cursor = await connection.execute(_TABLES, {"names": list(names)})
     return [TableHealth(*row) for row in await cursor.fetchall()]
+
+
+# Each node executes it for the shards that lie on it.
+_SHARDS_HERE = """
+SELECT json_agg(json_build_array(name, live, dead, size, vacuumed, analyzed, is_vacuumed)) FROM (
+    SELECT s.logicalrelid::text AS name, sum(pg_stat_get_live_tuples(c.oid)) AS live,
+        sum(pg_stat_get_dead_tuples(c.oid)) AS dead, sum(pg_total_relation_size(c.oid)) AS size,
+        max(greatest(pg_stat_get_last_vacuum_time(c.oid), pg_stat_get_last_autovacuum_time(c.oid))) AS vacuumed,
+        max(greatest(pg_stat_get_last_analyze_time(c.oid), pg_stat_get_last_autoanalyze_time(c.oid))) AS analyzed,
+        NOT bool_or(coalesce(
+            c.reloptions && ARRAY['autovacuum_enabled=false', 'autovacuum_enabled=off'], false
+        )) AS is_vacuumed
+    FROM pg_dist_placement p JOIN pg_dist_shard s USING (shardid)
+    JOIN pg_class c ON c.oid = to_regclass(shard_name(s.logicalrelid, s.shardid))
+    WHERE p.groupid = (SELECT groupid FROM pg_dist_local_group)
+        AND s.logicalrelid = ANY(ARRAY(SELECT to_regclass(name) FROM unnest(ARRAY[{names}]) AS t (name)))
+    GROUP BY s.logicalrelid
+) AS found
+"""
+_SHARDS = """
+SELECT n.nodename || ':' || n.nodeport, r.result
+FROM run_command_on_all_nodes(%s) AS r JOIN pg_dist_node n USING (nodeid)
+WHERE r.success AND r.result <> '' ORDER BY 1
+"""
+
+
+async def shard_tables(connection: DriverConnection, names: Sequence[str]) -> list[TableHealth]:
+    """The statistics of the shards of these tables on each node of a cluster that answers."""
+    command = _SHARDS_HERE.format(names=", ".join(f"'{name}'" for name in names))
+    found = []
+    for node, result in await (await connection.execute(_SHARDS, (command,))).fetchall():
+        for name, live, dead, size, vacuumed, analyzed, is_vacuumed in json.loads(result):
+            found.append(TableHealth(name, live, dead, size, _time(vacuumed), _time(analyzed), is_vacuumed, node))
+    return found
+
+
+def _time(value: str | None) -> datetime | None:
+    return None if value is None else datetime.fromisoformat(value)
 
 
 async def transaction_age(connection: DriverConnection) -> int:

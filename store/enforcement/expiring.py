@@ -4,7 +4,10 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 
-from store.postgres.database import DriverConnection
+from store.identity import organizations
+from store.postgres import apart
+from store.postgres.database import Connection, DriverConnection, driver
+from store.postgres.distributed import on_cluster
 
 _CLAIM_CLASS = 0x7468  # of the advisory locks that let one process at a time work on an organization
 
@@ -19,6 +22,13 @@ FROM (
 ORDER BY r.expire_time
 """
 _NEXT = "SELECT min(expire_time) FROM reservation WHERE state = 'OPEN'"
+# The same of one shard; see `apart`.
+_DUE_OF_SHARD = """
+SELECT organization_id, customer_id, reservation_id, expire_time FROM %s
+WHERE '%s' <> '' AND state = 'OPEN' AND expire_time <= {until} AND organization_id <> ALL({others_than})
+ORDER BY expire_time LIMIT {limit}
+"""
+_NEXT_OF_SHARD = "SELECT min(expire_time) AS expire_time FROM %s WHERE '%s' <> '' AND state = 'OPEN'"
 
 # Deletes reservations that ended long ago.
 _DELETE = """
@@ -45,20 +55,47 @@ class Expiring:
 
 
 async def due(
-    connection: DriverConnection, until: datetime, limit: int, others_than: Collection[int] = ()
+    connection: Connection, until: datetime, limit: int, others_than: Collection[int] = ()
 ) -> list[Expiring]:
     """Up to `limit` open reservations that expired until a time, the earliest first; locks nothing.
 
-    others_than: organizations whose reservations are left out.
+    others_than: organizations whose reservations are left out. While a node of a cluster is away, its customers are
+    left out, too.
     """
+    raw = await driver(connection)
+    if on_cluster(raw) and apart.is_needed(connection):
+        return await _due_apart(connection, until, limit, others_than)
     parameters = {"until": until, "limit": limit, "others_than": list(others_than)}
-    cursor = await connection.execute(_DUE, parameters)
+    with apart.noticing(connection):
+        cursor = await raw.execute(_DUE, parameters)
     return [Expiring(*row) for row in await cursor.fetchall()]
 
 
-async def next_expiry(connection: DriverConnection) -> datetime | None:
+async def _due_apart(
+    connection: Connection, until: datetime, limit: int, others_than: Collection[int]
+) -> list[Expiring]:
+    statement = _DUE_OF_SHARD.format(
+        until=apart.literal(until), others_than=apart.literals(others_than), limit=int(limit)
+    )
+    found = await apart.rows(connection, "reservation", "wallet", statement)
+    first = sorted(found, key=lambda row: datetime.fromisoformat(row["expire_time"]))[:limit]
+    names = await organizations.names(connection, {row["organization_id"] for row in first})
+    return [
+        Expiring(row["organization_id"], names[row["organization_id"]], row["customer_id"], row["reservation_id"])
+        for row in first
+        if row["organization_id"] in names
+    ]
+
+
+async def next_expiry(connection: Connection) -> datetime | None:
     """The earliest expire_time of an open reservation of any organization; None if there is none."""
-    cursor = await connection.execute(_NEXT)
+    raw = await driver(connection)
+    if on_cluster(raw) and apart.is_needed(connection):
+        found = await apart.rows(connection, "reservation", "wallet", _NEXT_OF_SHARD)
+        times = [datetime.fromisoformat(one["expire_time"]) for one in found if one["expire_time"] is not None]
+        return min(times, default=None)
+    with apart.noticing(connection):
+        cursor = await raw.execute(_NEXT)
     row = await cursor.fetchone()
     return None if row is None else row[0]
 

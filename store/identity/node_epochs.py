@@ -20,6 +20,7 @@ while the node of their customer does not (`require_shown_of`).
 
 import asyncio
 from collections.abc import Collection
+from typing import NamedTuple
 
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -60,21 +61,40 @@ SELECT (pg_prepared_xact()).gid,
     (pg_prepared_xact()).dbid = CAST(split_part(pg_relation_filepath(tableoid), '/', -2) AS oid)
 FROM organization_epoch WHERE organization_id = %s
 """
+_SHARDS = "SELECT count(*) FROM pg_dist_shard WHERE logicalrelid = to_regclass('organization_epoch')"
 _LEAST = "SELECT min(epoch) FROM organization_epoch WHERE organization_id = %s"
 
-# The rows of an organization: for each shard the first number whose text belongs to it. Of n shards, all but one in
-# millions have one among 30 n numbers.
-_MARKER_OF_SHARD = """
+# The rows of an organization: for each shard the first number whose text belongs to it. In the narrowest shard, 30 of
+# the numbers are expected: all shards but one in millions have one. One that would need more than _NUMBERS does not
+# count for that.
+_NUMBERS = 200_000
+_MARKER_OF_SHARD = f"""
 SELECT DISTINCT ON (shard) CAST(i AS text) AS marker, shard
 FROM (
     SELECT i, get_shard_id_for_distribution_column('organization_epoch', CAST(i AS text)) AS shard
-    FROM generate_series(0, 30 * (
-        SELECT count(*) FROM pg_dist_shard WHERE logicalrelid = to_regclass('organization_epoch')
+    FROM generate_series(0, (
+        SELECT max(least(30 * (1::bigint << 32) / width, {_NUMBERS})) FROM (
+            SELECT shardmaxvalue::bigint - shardminvalue::bigint + 1 AS width FROM pg_dist_shard
+            WHERE logicalrelid = to_regclass('organization_epoch')
+        ) AS shard WHERE width >= 30 * (1::bigint << 32) / {_NUMBERS}
     )) AS i
 ) AS numbered
 ORDER BY shard, i
 """
 _MARKERS = text(f"SELECT marker FROM ({_MARKER_OF_SHARD}) AS of_shard")
+# Of a shard without a number, such as that of a tenant that was isolated, which has one hash: a customer there.
+_MARKERS_OF_NARROW = text(f"""
+SELECT r.result
+FROM pg_dist_shard s JOIN pg_dist_placement p USING (shardid)
+JOIN pg_dist_node n ON n.groupid = p.groupid AND n.noderole = 'primary'
+CROSS JOIN LATERAL master_run_on_worker(
+    ARRAY[n.nodename], ARRAY[n.nodeport],
+    ARRAY[format('SELECT min(customer_id) FROM %s', shard_name(s.logicalrelid, s.shardid))], false
+) AS r
+WHERE s.logicalrelid = to_regclass('customer') AND r.success AND r.result <> '' AND s.shardminvalue <> ALL(ARRAY(
+    SELECT o.shardminvalue FROM pg_dist_shard o JOIN ({_MARKER_OF_SHARD}) AS of_shard ON of_shard.shard = o.shardid
+))
+""")
 _MARKERS_OF_CUSTOMERS = f"""
 SELECT marker FROM ({_MARKER_OF_SHARD}) AS of_shard WHERE shard = ANY(ARRAY(
     SELECT get_shard_id_for_distribution_column('organization_epoch', id) FROM unnest(%s::text[]) AS i (id)
@@ -110,7 +130,15 @@ def standing(connection: DriverConnection, row: Row | None) -> tuple[int, str]:
     return row[0], row[1]
 
 
-async def send_lock_everywhere(connection: DriverConnection, organization_id: int) -> tuple[Cursor, Cursor]:
+class Everywhere(NamedTuple):
+    """What `send_lock_everywhere` has sent. shards: how many there are. locked: a row for each that has an epoch."""
+
+    shards: Cursor
+    locked: Cursor
+    prepared: Cursor
+
+
+async def send_lock_everywhere(connection: DriverConnection, organization_id: int) -> Everywhere:
     """Sends the statements that raise the epoch at each node and take the lock there, exclusively.
 
     Within a pipeline of a transaction at the coordinator, which holds its lock. `locked_everywhere` reads the
@@ -121,22 +149,25 @@ async def send_lock_everywhere(connection: DriverConnection, organization_id: in
     return await _send_lock(connection, organization_id)
 
 
-async def _send_lock(connection: DriverConnection, organization_id: int) -> tuple[Cursor, Cursor]:
+async def _send_lock(connection: DriverConnection, organization_id: int) -> Everywhere:
+    shards = await connection.execute(_SHARDS)
     locked = await connection.execute(_LOCK_EVERYWHERE, (LOCK_CLASS, organization_id, organization_id))
-    return locked, await connection.execute(_PREPARED, (organization_id,))
+    return Everywhere(shards, locked, await connection.execute(_PREPARED, (organization_id,)))
 
 
-async def locked_everywhere(connection: AsyncConnection, organization_id: int, sent: tuple[Cursor, Cursor]) -> None:
+async def locked_everywhere(connection: AsyncConnection, organization_id: int, sent: Everywhere) -> None:
     """Ends what `send_lock_everywhere` began, after the pipeline, when the epoch of the organization is raised.
 
     Waits for parts of earlier transactions that are prepared: what the change reads would lack them. Creates the rows
-    of an organization that has none. Raises DatabaseUnavailable if a part stays in doubt.
+    of an organization that has none, and of shards that were split. Raises DatabaseUnavailable if a part stays in
+    doubt.
     """
     raw = await driver(connection)
-    if not await sent[0].fetchall():
+    [(shards,)] = await sent.shards.fetchall()
+    if len(await sent.locked.fetchall()) < shards:
         await create(connection, organization_id)
         sent = await _send_lock(raw, organization_id)
-    prepared = await _of_this_database(sent[1])
+    prepared = await _of_this_database(sent.prepared)
     now = asyncio.get_running_loop().time
     end = now() + IN_DOUBT
     while prepared:
@@ -165,7 +196,8 @@ async def require_shown_of(
     """As `require_shown`, for the nodes of these customers only: others may be away."""
     if on_cluster(connection):
         markers = await (await connection.execute(_MARKERS_OF_CUSTOMERS, (list(customer_ids),))).fetchall()
-        parameters = (organization_id, [marker for (marker,) in markers])
+        # A customer in a shard of its own is the marker of that.
+        parameters = (organization_id, [*customer_ids, *(marker for (marker,) in markers)])
         await _require(await connection.execute(_LEAST_OF, parameters), epoch)
 
 
@@ -187,7 +219,7 @@ async def are_complete(connection: AsyncConnection, organization_id: int) -> boo
 
 async def create(connection: AsyncConnection, organization_id: int) -> None:
     """Creates those rows of an organization that are missing. The transaction holds the lock, exclusively."""
-    markers = (await connection.scalars(_MARKERS)).all()
+    markers = [*await connection.scalars(_MARKERS), *await connection.scalars(_MARKERS_OF_NARROW)]
     row = (await connection.execute(_STANDING_OF_ALL, {"organization_id": organization_id})).one()
     rows = [
         {"organization_id": organization_id, "marker": marker, "epoch": row.epoch, "name": row.name}

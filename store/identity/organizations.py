@@ -57,6 +57,13 @@ async def find(connection: AsyncConnection, name: str) -> int | None:
     return None if found is None else int(found)
 
 
+async def names(connection: AsyncConnection, organization_ids: Collection[int]) -> dict[int, str]:
+    """The names of organizations that exist, by their ids."""
+    found = select(organization.c.organization_id, organization.c.name)
+    rows = await connection.execute(found.where(organization.c.organization_id.in_(organization_ids)))
+    return {int(row.organization_id): row.name for row in rows}
+
+
 async def current_epoch(connection: AsyncConnection, organization_id: int) -> int:
     """The epoch, without a lock: another transaction may raise it at any time."""
     epoch = await connection.scalar(
@@ -147,7 +154,7 @@ async def begin_change(connection: AsyncConnection, organization_id: int) -> int
     changed rows store as `changed_epoch`.
     """
     raw = await driver(connection)
-    everywhere: tuple[Cursor, Cursor] | None = None
+    everywhere: node_epochs.Everywhere | None = None
     # One round trip, but two statements: the row must not be locked before the lock is held.
     async with raw.pipeline():
         await raw.execute("SELECT pg_advisory_xact_lock(%s, %s)", (LOCK_CLASS, organization_id))

@@ -44,6 +44,11 @@ _STATES: tuple[tuple[str, str], ...] = (
     (r"could not acquire the lock required to ", "55P03"),  # a shard is being moved
     (r"canceling statement due to (statement timeout|user request)", "57014"),
 )
+# Where a text, or the context of an error that a node has sent, names the node.
+_NODE = re.compile(
+    r"(?:remote node (?:[^\s@]+@)?|essential: |the node |for node |command on |COPY on |\bshard \d+ on |\bhost )"
+    r"(?P<node>\S+:\d+)\b"
+)
 _PATTERNS = tuple((re.compile(text), state) for text, state in _STATES)
 
 
@@ -52,3 +57,9 @@ def true_state(state: str, message: str) -> str:
     if state not in _UNCLEAR:
         return state
     return next((true for pattern, true in _PATTERNS if pattern.match(message)), state)
+
+
+def node_in(*texts: str) -> str | None:
+    """The address of the node, as host:port, that the texts of an error name; None if they name none."""
+    found = (_NODE.search(text) for text in texts)
+    return next((one["node"] for one in found if one is not None), None)

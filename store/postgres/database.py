@@ -15,7 +15,8 @@ from psycopg.pq import ConnStatus, PipelineStatus, TransactionStatus
 from sqlalchemy import Engine, ExceptionContext, create_engine, event
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
-from sqlalchemy.pool import NullPool
+from sqlalchemy.pool import NullPool, Pool
+from sqlalchemy.util import greenlet_spawn
 
 from runtime.actions import LogAction
 from store.postgres import sessions
@@ -87,7 +88,7 @@ class Database:
         """
         self._announce = announce
         self.url = url
-        self.losses = 0  # how often the pool was thrown away, whichever task met the failure
+        self.losses = 0  # failures for which the pool is thrown away, whichever task met them
         self.pool_size = pool_size
         self.waiting = 0  # tasks that wait for a connection
         self.waits = 0  # for a connection that have ended, also those that did not have to wait
@@ -118,7 +119,7 @@ class Database:
         event.listen(
             self._engine.sync_engine, "connect", lambda connection, _: connection.run_async(prepare), insert=True
         )
-        event.listen(self._engine.sync_engine, "handle_error", _keep_after_cancellation)
+        event.listen(self._engine.sync_engine, "handle_error", _decide_what_is_closed)
 
     def transaction(self) -> AbstractAsyncContextManager[AsyncConnection]:
         """A transaction at READ COMMITTED; commits at the end of the block, rolls back on an exception.
@@ -191,13 +192,23 @@ class Database:
                 raise
             if failure.discard is Discard.POOL:
                 self.losses += 1
-                await self._engine.dispose()
+                await self._throw_away(pool)
             self._log(failure, error)
             if isinstance(error, DatabaseUnavailable):
                 raise
-            raise unavailable(failure) from error
+            raise unavailable(failure, error) from error
         finally:
             self._end_wait(wait_began)  # when it got no connection
+
+    async def _throw_away(self, pool: Pool) -> None:
+        """Replaces the pool of a transaction that was lost, and closes what is idle in it.
+
+        One cause can end several transactions, which notice it one after the other. The pool is replaced once, and
+        before anything is closed: the later ones find another pool, with connections that were opened since.
+        """
+        if self._engine.pool is pool:
+            self._engine.sync_engine.dispose(close=False)
+            await greenlet_spawn(pool.dispose)
 
     def _end_wait(self, began: float | None) -> None:
         """Counts the wait for a connection that began then; does nothing when it was counted already."""
@@ -238,7 +249,7 @@ class Database:
         self._logged[failure.kind] = now, 0
         logger.warning(
             "the database failed a transaction: %s",
-            failure.message,
+            unavailable(failure, error),
             extra={
                 "action": LogAction.DATABASE_FAILED,
                 "failure": failure.kind,
@@ -298,13 +309,15 @@ async def _begin(connection: AsyncConnection, timeout: int) -> None:
     await (await driver(connection)).execute(statement, prepare=False)
 
 
-def _keep_after_cancellation(context: ExceptionContext) -> None:
-    """Keeps the connection of a statement that was cancelled with its task.
+def _decide_what_is_closed(context: ExceptionContext) -> None:
+    """Keeps the pool after any error, and the connection of a statement that was cancelled with its task.
 
-    SQLAlchemy closes it, because it does not know in which state it is. The driver has waited for the end of the
-    statement, or has closed the connection itself. A connection for each call that is cancelled would cost more than
-    the call.
+    SQLAlchemy would end all connections of the present pool, which may be newer than its own; `failures`
+    says which errors end them. It would also close the connection, because it does not know in which state it is. The
+    driver has waited for the end of the statement, or has closed it itself. A connection for each call that is
+    cancelled would cost more than the call.
     """
+    context.invalidate_pool_on_disconnect = False
     if not isinstance(context.original_exception, asyncio.CancelledError) or context.connection is None:
         return
     raw: DriverConnection = context.connection.connection.driver_connection  # type: ignore[assignment]

@@ -13,7 +13,7 @@ from psycopg import errors
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from store.postgres.cluster_errors import true_state
+from store.postgres.cluster_errors import node_in, true_state
 
 
 class Discard(enum.Enum):
@@ -148,19 +148,22 @@ _OWN_FAULTS = frozenset({"40002"})
 class DatabaseUnavailable(Exception):
     """The database fails a transaction that has no fault of its own; the same transaction can succeed later.
 
-    Loops catch it, wait, and continue. failure: the reason.
+    Loops catch it, wait, and continue. failure: the reason. node: of a cluster, which does not answer, if that is the
+    reason and it is known.
     """
 
-    def __init__(self, message: str, failure: Failure = CONNECTION_LOST) -> None:
+    def __init__(self, message: str, failure: Failure = CONNECTION_LOST, node: str | None = None) -> None:
         super().__init__(message)
         self.failure = failure
+        self.node = node
         # Set by `store.postgres.retries` after the last try that the failure allows: an outer retry must not repeat.
         self.given_up = False
 
 
-def unavailable(failure: Failure) -> DatabaseUnavailable:
-    """The exception of a failure, with its message."""
-    return DatabaseUnavailable(failure.message, failure)
+def unavailable(failure: Failure, cause: BaseException | None = None) -> DatabaseUnavailable:
+    """The exception of a failure, with its message. cause: the error that stands for it, which may name a node."""
+    node = node_of(cause) if cause is not None and failure is NODE_LOST else None
+    return DatabaseUnavailable(failure.message if node is None else f"{failure.message}: {node}", failure, node)
 
 
 def failure_of(error: BaseException, *, connection_is_dead: bool = False) -> Failure | None:
@@ -189,6 +192,16 @@ def sqlstate_of(error: BaseException) -> str:
     """The SQLSTATE of an error; empty if it does not come from the server."""
     beneath = error.orig if isinstance(error, DBAPIError) else error
     return (beneath.sqlstate or "") if isinstance(beneath, psycopg.Error) else ""
+
+
+def node_of(error: BaseException) -> str | None:
+    """The node of a cluster, as host:port, that an error is about; None if it names none."""
+    if isinstance(error, DatabaseUnavailable):
+        return error.node
+    beneath = error.orig if isinstance(error, DBAPIError) else error
+    if not isinstance(beneath, psycopg.Error):
+        return None
+    return node_in(beneath.diag.message_primary or "", beneath.diag.context or "")
 
 
 def is_duplicate(error: BaseException) -> bool:

@@ -21,6 +21,7 @@ from generated.tidemark.v1.usage_pb2 import UsageEvent
 from tests.support.databases import Template
 from tests.support.notifier.receiver import Receiver
 from tests.support.postgres.nodes import workers
+from tests.support.postgres.standby import synchronous_standby
 from tests.support.postgres.worker_node import (
     WorkerNode,
     customers_by_node,
@@ -231,3 +232,29 @@ async def test_workers_are_added_and_removed_during_streams(
         await progress(running.clients, 5)
         assert set(customers_by_node(database_url, list(CUSTOMERS))) == {added}
     assert [client.interruptions for client in running.clients] == [[]] * len(running.clients)
+
+
+async def test_a_standby_that_takes_over_for_a_worker_stops_its_own_customers_only_and_loses_nothing(
+    programs: Programs, database_url: str, receiver: Receiver, template: Template
+) -> None:
+    """At another address, and no server or notifier is started again."""
+    node, other = workers()
+    placed = customers_by_node(database_url, list(CUSTOMERS))
+    worker = WorkerNode(node, template.nodes.url_on(node))
+    async with synchronous_standby(worker) as standby, streaming_to_two(programs, database_url, receiver) as running:
+        await progress(running.clients, 5)
+        await worker.crash()
+        gone = [await probe(running, one, placed[node][one]) for one in range(2)]
+        there = [await probe(running, 2 + one, placed[other][one]) for one in range(2)]
+        await standby.promote()
+        await asyncio.to_thread(standby.replace, database_url, node)
+        await progress(running.clients, 5)
+        await until(
+            lambda: sessions_at(standby.url(database_url), database_url) >= len(running.servers),
+            "commits of both servers at the standby",
+        )
+        await progress(running.clients, 5)
+    template.nodes.connect_again()
+    assert gone == [UNAVAILABLE] * 2
+    assert there == ["", ""]
+    assert [complaints(one) for one in (*running.servers, running.notifier)] == [[], [], []]

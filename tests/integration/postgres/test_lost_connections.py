@@ -1,5 +1,6 @@
 """The pool when connections are lost: the error that is raised, and the state of the other connections."""
 
+import asyncio
 import gc
 import warnings
 
@@ -8,6 +9,7 @@ import pytest
 from sqlalchemy import text
 
 from store.postgres.database import Database, DatabaseUnavailable
+from store.postgres.pooled_connection import PooledConnection
 from tests.support.server.sharing import own_database
 
 pytestmark = own_database
@@ -66,3 +68,50 @@ async def test_a_transaction_that_outlives_the_loss_of_another_commits_and_leave
         assert await cursor.fetchall() == [(0,)]
         cursor = await connection.execute("SELECT 1 FROM pg_stat_activity WHERE pid = %s", (pid,))
         assert await cursor.fetchall() == []
+
+
+@pytest.mark.parametrize("closing_waits", [False, True])
+async def test_transactions_that_one_cause_ends_replace_the_pool_once(
+    database: Database, monkeypatch: pytest.MonkeyPatch, closing_waits: bool
+) -> None:
+    """What others have opened since stays. closing_waits: the first one still closes the pool then."""
+    closes, goes_on = asyncio.Event(), asyncio.Event()
+    close = PooledConnection.close
+
+    async def slowly(self: PooledConnection) -> None:
+        if self is idle:
+            closes.set()
+            await goes_on.wait()
+        await close(self)
+
+    async def ended(began: asyncio.Event, ends: asyncio.Event) -> None:
+        async with database.raw_transaction() as connection:
+            await end(database, connection.info.backend_pid)
+            began.set()
+            await ends.wait()
+            await connection.execute("SELECT 1")
+
+    async def lost(began: asyncio.Event, ends: asyncio.Event) -> None:
+        with pytest.raises(DatabaseUnavailable):
+            await ended(began, ends)
+
+    began, ends = [asyncio.Event() for _ in range(2)], [asyncio.Event() for _ in range(2)]
+    async with database.raw_transaction() as idle:
+        first, second = (asyncio.create_task(lost(*events)) for events in zip(began, ends, strict=True))
+        await asyncio.gather(*(event.wait() for event in began))
+    if closing_waits:
+        monkeypatch.setattr(PooledConnection, "close", slowly)
+    ends[0].set()
+    await (closes.wait() if closing_waits else first)
+    if closing_waits:
+        ends[1].set()
+        await second
+    async with database.raw_transaction() as connection:
+        opened = connection.info.backend_pid
+        ends[1].set()
+        await second
+    goes_on.set()
+    await first
+    async with database.raw_transaction() as connection:
+        assert connection.info.backend_pid == opened
+    assert database.losses == 2

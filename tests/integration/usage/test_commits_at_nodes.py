@@ -2,28 +2,19 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator
 from decimal import Decimal
 
 import psycopg
 import pytest
 from sqlalchemy import text
 
-from engine.ingest.batches import Batch, Outcome
-from engine.ingest.monitoring import AT_NODE, IngestMonitoring
-from engine.ingest.nodes import CustomerShards, Nodes, open_nodes
-from engine.ingest.pending import PendingEvents
-from engine.ingest.pipeline import Pipeline
-from engine.rules.registry import RulesRegistry
-from evaluator.events import UsageEvent
+from engine.ingest.monitoring import AT_NODE
 from generated.tidemark.v1 import alert_pb2
 from runtime.clock import ManualClock
-from runtime.fair_semaphore import FairSemaphore
 from store.citus import shard_tables
 from store.citus.shard_tables import ShardTables
 from store.identity import organizations
-from store.identity.organizations import Organization
 from store.postgres.database import Database, driver
 from store.postgres.distributed import NeedsCoordinator
 from store.usage import events as stored_events
@@ -31,107 +22,26 @@ from tests.support.balances.holder import Holder
 from tests.support.postgres.lock_waits import END_WAITING_SESSIONS, until_it_waits_for_a_lock
 from tests.support.postgres.nodes import workers
 from tests.support.usage.caller import Caller, ingest_held, usage_alert
-from tests.support.usage.service import GRACE
+from tests.support.usage.node_servers import CUSTOMERS, MOVE, PLACE_AND_OTHER, Server, assert_totals, servers_of
 
 pytestmark = pytest.mark.skipif(
     not workers(), reason="no cluster is named: set TIDEMARK_TEST_DATABASE_URL and TIDEMARK_TEST_CITUS_WORKERS"
 )
 
-_CUSTOMERS = [f"c{number}" for number in range(12)]  # of 4 shards; each node has some
 _LEVEL = 50
-_SERVERS, _ROUNDS, _SEED = 2, 12, 20261130
+_ROUNDS, _SEED = 12, 20261130
 _PREPARED = "SELECT count(*) FROM pg_dist_transaction"
-_GAUGES = "SELECT customer_id, value FROM gauge WHERE organization_id = %(organization_id)s ORDER BY 1"
-_STORED = """
-SELECT customer_id, sum(quantity) FROM event WHERE organization_id = %(organization_id)s GROUP BY 1 ORDER BY 1
-"""
-_MOVE = "SELECT citus_move_shard_placement(%s, %s, %s, %s, %s, 'block_writes')"
 _LIES_HERE = """
 SELECT groupid = (SELECT groupid FROM pg_dist_local_group) FROM pg_dist_placement
 WHERE shardid = get_shard_id_for_distribution_column('customer', CAST(:customer_id AS text))
 """
-_SHARD = """
-SELECT shardid, n.nodename, n.nodeport, other.nodename, other.nodeport
-FROM pg_dist_placement p JOIN pg_dist_node n USING (groupid)
-JOIN pg_dist_node other ON other.groupid NOT IN (0, p.groupid) AND other.noderole = 'primary'
-WHERE shardid = get_shard_id_for_distribution_column('customer', %s::text) LIMIT 1
-"""
-
-
-@dataclass
-class Server:
-    """What of a server commits usage: its pool, its nodes, and its pipeline."""
-
-    database: Database
-    nodes: Nodes
-    pipeline: Pipeline
-    organization: Organization
-    clock: ManualClock
-    number: int
-    monitoring: IngestMonitoring
-    sent: int = 0
-
-    async def send(self, *events: UsageEvent) -> Outcome:
-        """Commits events as one batch."""
-        room = await self.pipeline.admit(self.organization, len(events), waits=True)
-        try:
-            return await self.pipeline.submit(self.organization, Batch(events, include_gauges=True), room)
-        finally:
-            room.give_up()
-
-    def events(self, customers: Sequence[str], quantity: int = 1) -> list[UsageEvent]:
-        """An event of each customer."""
-        made = []
-        for one in customers:
-            self.sent += 1
-            event_id = f"{self.number} {self.sent}"
-            made.append(UsageEvent(event_id, one, self.clock.now(), "calls", Decimal(quantity), None, None, None, {}))
-        return made
-
-    def pools(self) -> list[Database]:
-        """Of the workers."""
-        found = (self.nodes.commit_node(number, CustomerShards()) for number in range(self.nodes.count))
-        return [one.worker.database for one in found if one is not None]
-
-    async def close(self) -> None:
-        """Ends it when nothing waits."""
-        await self.pipeline.drain()
-        await self.nodes.stop()
-        await self.database.close()
-
-
-async def _server(caller: Caller, clock: ManualClock, number: int) -> Server:
-    [[organization_id]] = await caller.rows("SELECT %(organization_id)s")
-    database = Database(caller.database_url, pool_size=4)
-    nodes = await open_nodes(database, {}, seats=4)
-    assert nodes is not None
-    monitoring = IngestMonitoring()
-    pipeline = Pipeline(
-        database,
-        clock,
-        GRACE,
-        RulesRegistry(),
-        writers=2,
-        pending=PendingEvents(100_000, 100_000),
-        gate=FairSemaphore(4),
-        monitoring=monitoring,
-        nodes=nodes,
-    )
-    organization = Organization(organization_id, caller.organization)
-    return Server(database, nodes, pipeline, organization, clock, number, monitoring)
 
 
 @pytest.fixture
 async def servers(caller: Caller, clock: ManualClock) -> AsyncIterator[list[Server]]:
     """Two servers beside that of the caller, which know the customers and the metric; an alert watches all usage."""
-    await caller.create(usage_alert("1000000"))
-    made = [await _server(caller, clock, number) for number in range(_SERVERS)]
-    for server in made:
-        for _ in range(2):  # a metric that usage registered is read once more
-            await server.send(*server.events(_CUSTOMERS, quantity=0))
-    yield made
-    for server in made:
-        await server.close()
+    async with servers_of(caller, clock) as made:
+        yield made
 
 
 def _prepared(server: Server) -> int:
@@ -147,13 +57,13 @@ def _prepared(server: Server) -> int:
 
 async def test_usage_of_known_customers_touches_one_node(servers: list[Server]) -> None:
     server = servers[0]
-    await server.send(*server.events(_CUSTOMERS))
+    await server.send(*server.events(CUSTOMERS))
     through_coordinator, prepared = server.database.waits, _prepared(server)
     before, placed = [pool.waits for pool in server.pools()], server.monitoring.placed.copy()
     for _ in range(5):
-        outcome = await server.send(*server.events(_CUSTOMERS * 3))
-        assert outcome.accepted == 3 * len(_CUSTOMERS)
-    for one in _CUSTOMERS:  # alone, by the shorter way
+        outcome = await server.send(*server.events(CUSTOMERS * 3))
+        assert outcome.accepted == 3 * len(CUSTOMERS)
+    for one in CUSTOMERS:  # alone, by the shorter way
         await server.send(*server.events([one]))
     assert server.database.waits == through_coordinator
     assert _prepared(server) == prepared
@@ -188,22 +98,22 @@ async def test_commit_at_each_node_waits_for_a_change_of_rules(servers: list[Ser
 async def test_commit_at_a_node_is_repeated_when_its_connection_is_cut(servers: list[Server], caller: Caller) -> None:
     server, observer = servers[0], servers[1].database
     async with ingest_held(caller):
-        commit = asyncio.create_task(server.send(*server.events(_CUSTOMERS)))
+        commit = asyncio.create_task(server.send(*server.events(CUSTOMERS)))
         await until_it_waits_for_a_lock(observer, commit)
         with psycopg.connect(caller.database_url, autocommit=True) as connection:
             assert connection.execute(END_WAITING_SESSIONS.encode()).fetchall()
         await until_it_waits_for_a_lock(observer, commit)
-    assert (await commit).accepted == len(_CUSTOMERS)
-    await _assert_totals(caller)
+    assert (await commit).accepted == len(CUSTOMERS)
+    await assert_totals(caller)
 
 
 async def test_crossing_at_a_node_is_notified_once(servers: list[Server], caller: Caller) -> None:
     await caller.create(usage_alert(str(_LEVEL)))
     for server in servers:
-        await server.send(*server.events(_CUSTOMERS, quantity=_LEVEL // 2))
-    outcome = await servers[0].send(*servers[0].events(_CUSTOMERS, quantity=1))
+        await server.send(*server.events(CUSTOMERS, quantity=_LEVEL // 2))
+    outcome = await servers[0].send(*servers[0].events(CUSTOMERS, quantity=1))
     assert len(outcome.transitions) == 0
-    assert len({one.customer_id for one in await caller.notifications()}) == len(_CUSTOMERS)
+    assert len({one.customer_id for one in await caller.notifications()}) == len(CUSTOMERS)
 
 
 async def test_servers_that_share_customers_are_exact_while_rules_change(
@@ -215,7 +125,7 @@ async def test_servers_that_share_customers_are_exact_while_rules_change(
     async def send(server: Server) -> None:
         for _ in range(_ROUNDS):
             await asyncio.gather(
-                *(server.send(*server.events(chance.sample(_CUSTOMERS, chance.randint(1, 12)))) for _ in range(3))
+                *(server.send(*server.events(chance.sample(CUSTOMERS, chance.randint(1, 12)))) for _ in range(3))
             )
 
     async def change() -> None:
@@ -230,8 +140,8 @@ async def test_servers_that_share_customers_are_exact_while_rules_change(
     )
     levels = [1, *(10 * number for number in range(1, len(alerts) + 1))]
     expected = sum(value >= level for _, value in rows for level in levels)
-    assert expected > len(_CUSTOMERS)
-    await _assert_totals(caller)
+    assert expected > len(CUSTOMERS)
+    await assert_totals(caller)
     for alert in alerts:
         await caller.backfilled(alert.alert_id)
     notified = await caller.rows(
@@ -241,28 +151,22 @@ async def test_servers_that_share_customers_are_exact_while_rules_change(
     assert notified == [(1, 1)] * expected
 
 
-async def _assert_totals(caller: Caller) -> None:
-    """Each customer has one gauge, which has exactly what is stored."""
-    gauges = await caller.rows(_GAUGES)
-    assert gauges == await caller.rows(_STORED) != []
-
-
 async def test_shard_that_moves_meanwhile_costs_nothing(servers: list[Server], caller: Caller) -> None:
     server = servers[0]
     with psycopg.connect(caller.database_url, autocommit=True) as connection:
-        found = connection.execute(_SHARD, ("c0",)).fetchone()
+        found = connection.execute(PLACE_AND_OTHER, ("c0",)).fetchone()
         assert found is not None
         shard, *places = found
         await server.send(*server.events(["c0"] * 3))
-        sending = asyncio.create_task(server.send(*server.events(_CUSTOMERS * 2)))
-        await asyncio.to_thread(connection.execute, _MOVE, (shard, *places))
+        sending = asyncio.create_task(server.send(*server.events(CUSTOMERS * 2)))
+        await asyncio.to_thread(connection.execute, MOVE, (shard, *places))
         await sending
-        await server.send(*server.events(_CUSTOMERS))  # by the map of before
+        await server.send(*server.events(CUSTOMERS))  # by the map of before
         version = server.nodes.version
         await server.nodes.refresh()
         assert server.nodes.version == version + 1
-        await server.send(*server.events(_CUSTOMERS))
-    await _assert_totals(caller)
+        await server.send(*server.events(CUSTOMERS))
+    await assert_totals(caller)
 
 
 async def test_answers_of_a_batch_of_which_some_customers_are_notified_are_in_its_order(
@@ -270,15 +174,15 @@ async def test_answers_of_a_batch_of_which_some_customers_are_notified_are_in_it
 ) -> None:
     server = servers[0]
     await caller.create(usage_alert(str(_LEVEL)))
-    await server.send(*server.events(_CUSTOMERS))
-    events = server.events([*_CUSTOMERS, "c0", *_CUSTOMERS])
+    await server.send(*server.events(CUSTOMERS))
+    events = server.events([*CUSTOMERS, "c0", *CUSTOMERS])
     crossing = events[12]._replace(quantity=Decimal(_LEVEL))
     outcome = await server.send(*events[:12], crossing, *events[12:], *events[:3])
     assert (outcome.accepted, sorted(outcome.duplicates), outcome.conflicting) == (25, [26, 27, 28], [13])
     assert [(one.gauge.customer_id, one.transition.level) for one in outcome.transitions] == [("c0", Decimal(_LEVEL))]
     values = {gauge.customer_id: value for gauge, value in outcome.gauges}
-    assert values == {one: Decimal(53 if one == "c0" else 3) for one in _CUSTOMERS}
-    await _assert_totals(caller)
+    assert values == {one: Decimal(53 if one == "c0" else 3) for one in CUSTOMERS}
+    await assert_totals(caller)
 
 
 def _shard_of(server: Server, customer_id: str) -> ShardTables:
@@ -299,7 +203,7 @@ async def test_move_of_a_shard_waits_for_a_commit_that_holds_it(servers: list[Se
     organization_id = server.organization.organization_id
     event = server.events(["c0"])[0]
     with psycopg.connect(caller.database_url, autocommit=True) as connection:
-        place = connection.execute(_SHARD, ("c0",)).fetchone()
+        place = connection.execute(PLACE_AND_OTHER, ("c0",)).fetchone()
         assert place is not None
         async with pool.transaction() as at_node:
             raw = await driver(at_node)
@@ -307,7 +211,7 @@ async def test_move_of_a_shard_waits_for_a_commit_that_holds_it(servers: list[Se
                 await organizations.send_lock_shared(raw, organization_id)
                 placed = await shard_tables.send_hold(raw, [shard])
             await shard_tables.check(placed, [shard])
-            moving = asyncio.create_task(asyncio.to_thread(connection.execute, _MOVE, place))
+            moving = asyncio.create_task(asyncio.to_thread(connection.execute, MOVE, place))
             await until_it_waits_for_a_lock(server.database, moving)
             rows = stored_events.copy_text(organization_id, server.clock.now(), [event])
             await stored_events.copy(raw, rows, table=shard.event)
@@ -333,7 +237,7 @@ async def test_usage_that_draws_on_balances_is_exact_at_nodes(servers: list[Serv
     server = servers[0]
     holder = Holder(caller, "c0")
     await holder.put("units", "100", metric="calls")
-    for customers in (["c0"], ["c0"], _CUSTOMERS * 3):  # alone, alone with a known wallet, and with others
+    for customers in (["c0"], ["c0"], CUSTOMERS * 3):  # alone, alone with a known wallet, and with others
         assert (await server.send(*server.events(customers))).accepted == len(customers)
     assert await holder.remaining() == {"units": Decimal(95)}
-    await _assert_totals(caller)
+    await assert_totals(caller)

@@ -14,10 +14,11 @@ from typing import Any
 
 import psycopg
 import pytest
-from psycopg.conninfo import conninfo_to_dict
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.rows import TupleRow
 
 from store.citus.nodes import Node
+from store.postgres.addresses import at_node
 from tests.support.processes.programs import until
 from tests.support.processes.up import started_by
 
@@ -38,16 +39,21 @@ class WorkerNode:
 
     def __init__(self, node: Node, url: str) -> None:
         self.node = node
+        self._url = url
         with psycopg.connect(url) as connection:
             [(folder, programs)] = connection.execute(_WHERE).fetchall()
-        self._folder, self._pg_ctl = Path(folder), Path(programs) / "pg_ctl"
+        self._folder, self._programs = Path(folder), Path(programs)
         if not (self._folder / _PID_FILE).exists():
             pytest.skip(f"the node {node.host}:{node.port} is not on this machine, so the test cannot end it")
 
     async def crash(self) -> None:
         """Ends it with nothing written out but what had to be; it recovers when it starts."""
         os.kill(self._pid(), signal.SIGQUIT)
-        await until(lambda: not (self._folder / _PID_FILE).exists(), "the end of the node")
+        await until(lambda: not self.runs(), "the end of the node")
+
+    def runs(self) -> bool:
+        """Whether it was started and has not ended."""
+        return (self._folder / _PID_FILE).exists()
 
     def processes(self) -> list[int]:
         """Its first process, and those that this has started."""
@@ -74,18 +80,50 @@ class WorkerNode:
 
     async def start(self) -> None:
         """Starts it, as the user that owns its folder, and waits until it accepts connections."""
+        await self.pg_ctl("start", self._folder, "--log", self._folder / "test.log")
+
+    async def pg_ctl(self, command: str, folder: Path, *options: str | Path) -> None:
+        """Runs pg_ctl for a folder of the same user, and waits for what it does."""
+        await self._run("pg_ctl", command, "--pgdata", folder, "--wait", *options)
+
+    async def copy_to(self, folder: Path, *, follows: bool) -> None:
+        """Copies its data. follows: as a standby that follows it needs them."""
+        where = conninfo_to_dict(self._url)
+        await self._run(
+            "pg_basebackup",
+            "--dbname",
+            make_conninfo("", host=where["host"], port=where["port"], user=where["user"]),
+            *("--pgdata", folder, "--checkpoint", "fast", "--no-sync"),
+            *(["--write-recovery-conf"] if follows else []),
+        )
+
+    def log_files(self) -> list[Path]:
+        """The segments of its log that it has."""
+        return [one for one in (self._folder / "pg_wal").iterdir() if one.is_file()]
+
+    def give(self, path: Path) -> None:
+        """Lets its user own a folder."""
         owner = self._folder.stat()
-        command: list[str | Path] = [
-            self._pg_ctl,
-            "--pgdata",
-            self._folder,
-            "--log",
-            self._folder / "test.log",
-            "--wait",
-            "start",
-        ]
+        os.chown(path, owner.st_uid, owner.st_gid)
+
+    def set(self, name: str, value: str) -> None:
+        """Gives a setting of the server another value; an empty one: that of its files."""
+        with psycopg.connect(self._url, autocommit=True) as connection:
+            change = f"SET {name} = '{value}'" if value else f"RESET {name}"
+            connection.execute(f"ALTER SYSTEM {change}".encode())
+            connection.execute("SELECT pg_reload_conf()")
+
+    def value(self, query: str, *, at: Node | None = None) -> Any:
+        """The value that a query has there, or at a copy of it."""
+        url = self._url if at is None else at_node(self._url, str(at))
+        with psycopg.connect(url, autocommit=True) as connection:
+            [(found,)] = connection.execute(query.encode()).fetchall()
+            return found
+
+    async def _run(self, program: str, *arguments: str | Path) -> None:
+        owner = self._folder.stat()
         own = {"user": owner.st_uid, "group": owner.st_gid} if os.geteuid() == 0 else {}
-        await asyncio.to_thread(_run, command, own)
+        await asyncio.to_thread(_run, [self._programs / program, *arguments], own)
 
 
 def _run(command: list[str | Path], own: dict[str, Any]) -> None:

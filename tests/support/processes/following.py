@@ -5,6 +5,7 @@ import json
 from collections import defaultdict
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from datetime import datetime
 
 from cli.client.connection import Address
 from generated.tidemark.v1.alert_service_pb2 import WatchNotificationsRequest
@@ -14,11 +15,19 @@ from tidemark_client.watch.stream import NotificationStream
 
 
 @asynccontextmanager
-async def following(address: Address, token: str = "") -> AsyncIterator[list[Notification]]:
-    """The notifications of a client that resumes its stream; the client ends at the end of the block."""
+async def following(
+    address: Address, token: str = "", *, since: datetime | None = None
+) -> AsyncIterator[list[Notification]]:
+    """The notifications of a client that resumes its stream; the client ends at the end of the block.
+
+    since: without a token, also those from this time on.
+    """
+    request = WatchNotificationsRequest(resume_token=token)
+    if since is not None:
+        request.start_time.FromDatetime(since)
     received: list[Notification] = []
     async with address.channel() as channel:
-        follower = NotificationStream(channel, address.metadata, WatchNotificationsRequest(resume_token=token))
+        follower = NotificationStream(channel, address.metadata, request)
 
         async def follow() -> None:
             async for notification in follower.notifications():

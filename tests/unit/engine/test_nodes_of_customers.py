@@ -1,16 +1,17 @@
-"""The look-up of the nodes of customers is tried again after a connection was lost, as a commit is."""
+"""The look-up of the nodes of customers: tried again after a connection was lost, and by the present map only."""
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from engine.ingest.nodes import CustomerShards, Nodes
 from store.citus import customer_nodes
 from store.citus.customer_nodes import NodeMap
+from store.citus.shard_tables import ShardTables
 from store.identity import organizations
-from store.postgres.database import DatabaseUnavailable
+from store.postgres.database import Database, DatabaseUnavailable
 from store.postgres.failures import CONNECTION_LOST
 
 
@@ -64,3 +65,21 @@ async def test_database_that_stays_away_is_reported() -> None:
     with pytest.raises(DatabaseUnavailable):
         await nodes_of(database).locate(CustomerShards(), {"acme"})
     assert database.opened == CONNECTION_LOST.tries
+
+
+async def test_shard_that_was_split_is_not_taken_for_its_first_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A commit that waits was divided by the map of before, in which the numbers of shards were others."""
+    whole, first, second, other = (ShardTables(number, f"event_{number}", "g", "w") for number in range(4))
+    split = NodeMap([-(2**31), -10, 0], [None] * 3, [first, second, other])
+
+    async def read(_: object) -> NodeMap:
+        return split
+
+    monkeypatch.setattr(customer_nodes, "read", read)
+    nodes = Nodes(cast(Database, Losing(0)), NodeMap([-(2**31), 0], [None] * 2, [whole, other]), 1, {})
+    divided = CustomerShards(nodes.version, shards={"acme": 0, "beta": 1})
+    assert nodes.tables_of(0, divided, ["acme", "beta"]) == {"acme": whole, "beta": other}
+    await nodes.refresh()
+    assert nodes.tables_of(0, divided, ["acme"]) is nodes.tables_of(0, divided, ["beta"]) is None
+    again = CustomerShards(nodes.version, shards={"acme": split.shard_of(-5), "beta": split.shard_of(5)})
+    assert nodes.tables_of(0, again, ["acme", "beta"]) == {"acme": second, "beta": other}
