@@ -29,8 +29,9 @@ from engine.ingest.small_commit import CommitPlan, NotAsPlanned, plan_of
 from engine.ingest.storing import Stored, store
 from engine.meters.known_targets import KnownTargets
 from engine.meters.usage_meters import UsageMeters, open_usage_meters
-from engine.rules.loading import Registered, is_known
+from engine.rules.loading import Registered, knows
 from engine.rules.organization_rules import OrganizationRules
+from engine.rules.preparing import Prepared
 from engine.rules.registry import RulesRegistry
 from engine.rules.transaction import Transaction
 from evaluator.events import UsageEvent
@@ -44,6 +45,7 @@ from store.identity import organizations
 from store.identity.organizations import LockedOrganization, Organization
 from store.postgres.database import Connection, Database, DriverConnection, driver
 from store.postgres.distributed import NeedsCoordinator, marker_of
+from store.rules import unregistered
 from store.usage.events import DuplicateEvents
 
 
@@ -88,15 +90,16 @@ class CommitTransactions:
         *,
         careful: bool = False,
         shards: ShardsOf | None = None,
+        prepared: Prepared | None = None,
     ) -> list[Outcome]:
         """Commits in one transaction.
 
         duplicates: what a transaction before it has found. careful: see `Transaction`. shards: of all customers, if
-        it is known that they lie at the node of this database. Raises DuplicateEvents, EventsVoided, NeedsCoordinator
-        at a node, and what the statements raise; then nothing is stored.
+        it is known that they lie at the node of this database. prepared: see `prepare`. Raises DuplicateEvents,
+        EventsVoided, NeedsCoordinator at a node, and what the statements raise; then nothing is stored.
         """
         rules = self.rules
-        is_first = duplicates is None and not careful
+        is_first = duplicates is None and not careful and prepared is None
         if is_first and (plan := plan_of(rules.cached, group, self._clock.now() - self._grace)):
             try:
                 return await self._run_small(database, rules, group, span, plan, shards)
@@ -105,7 +108,7 @@ class CommitTransactions:
         if duplicates is not None:
             shards = None  # what finds duplicates names no shards
         phases = self._monitoring.begin(span)
-        registered = rules.begin()
+        registered = rules.begin() if prepared is None else prepared.registered
         router: Router | None = None
         counted = Counted()
         now = self._clock.now()
@@ -115,6 +118,8 @@ class CommitTransactions:
                 transaction = await self._begin(connection, rules, group, now, careful, shards)
                 router = transaction.router
                 phases.end(RULES)
+                if prepared is not None:
+                    await self._register(transaction, prepared)
                 await rules.load_facts(connection, router, group.events, now, registered)
                 moved = None
                 if router.enforces or group.settles:
@@ -137,6 +142,44 @@ class CommitTransactions:
         rules.committed(registered)
         self.gauges_moved = len(counted.movements)
         return await self._outcomes(phases, transaction, group, stored, counted)
+
+    async def prepare(self, database: Database, group: CommitGroup) -> Prepared:
+        """Reads, at the coordinator, what the events name, so that a node can commit them.
+
+        `run` must follow with the result. Raises NotAtNode, and what the statements raise.
+        """
+        rules = self.rules
+        registered, now = rules.begin(), self._clock.now()
+        router: Router | None = None
+        try:
+            async with database.transaction() as connection:
+                epoch = await organizations.lock_shared(connection, self.organization_id)
+                router = await rules.router(connection, epoch, in_parts=True)
+                metrics = await rules.prepare(connection, router, group.events, now, registered)
+        except BaseException:
+            rules.rolled_back(router, registered)
+            raise
+        rules.know_metrics(router, epoch, metrics)
+        return Prepared(registered, epoch, now)
+
+    async def _register(self, transaction: Transaction, prepared: Prepared) -> None:
+        """Registers what was prepared. Raises NeedsCoordinator if that is not right any more."""
+        registered = prepared.registered
+        if not registered:
+            return
+        shards = transaction.shards
+        if shards is None or transaction.epoch != prepared.epoch:
+            raise NeedsCoordinator
+        if not await unregistered.register_in_shards(
+            transaction.driver,
+            self.organization_id,
+            registered.customers,
+            registered.subscriptions,
+            shards,
+            prepared.epoch,
+            prepared.now,
+        ):
+            raise NeedsCoordinator  # another commit has registered one, or more is known of it
 
     async def _run_small(
         self,
@@ -206,7 +249,7 @@ class CommitTransactions:
         if placed is not None:
             await shard_tables.check(placed, used)
         if marker_of(raw) is not None and not (
-            rules.cached.epoch == standing.epoch and is_known(rules.cached, group.events)
+            rules.cached.epoch == standing.epoch and knows(rules.cached, group.events)
         ):
             raise NeedsCoordinator  # a node does not show all of a change in one moment
         router = await rules.router(connection, standing.epoch, in_parts=True)

@@ -8,15 +8,17 @@ younger epoch by then.
 
 import asyncio
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 
 from engine.rules.loading import Loading, Naming, Registered
 from engine.rules.monitoring import RulesMonitoring
+from engine.rules.preparing import Preparing
 from engine.rules.reading import Reading
 from evaluator.alert_index import WideAlerts
 from evaluator.enforcement.usage import Usage
 from evaluator.routing import Router
+from evaluator.routing_facts import MetricFacts
 from runtime.turns import Slices
 from store.alerts import active_rules
 from store.identity import node_epochs
@@ -128,6 +130,26 @@ class OrganizationRules:
         )
         await loading.load(events)
         self._forget_unused(router)
+
+    async def prepare(
+        self, connection: Connection, router: Router, events: Sequence[Naming], now: datetime, registered: Registered
+    ) -> dict[str, MetricFacts]:
+        """As `load_facts`, for a later transaction at a node of a cluster: see `Preparing`.
+
+        registered: what that one has to register. Returns metrics that this transaction has registered; when it is
+        committed, `know_metrics` follows. Raises NotAtNode.
+        """
+        preparing = Preparing(
+            await driver(connection), self._organization_id, router, now, registered, not self._is_shown
+        )
+        await preparing.load(events)
+        self._forget_unused(router)
+        return preparing.made
+
+    def know_metrics(self, router: Router, epoch: int, made: Mapping[str, MetricFacts]) -> None:
+        """Notes metrics that a committed transaction has registered at an epoch, unless the router is at another."""
+        if router is self._router and router.epoch == epoch:
+            router.metrics.update(made)
 
     async def read_facts(
         self, connection: Connection, router: Router, usages: Sequence[Usage], now: datetime

@@ -10,7 +10,7 @@ all nodes before it copies the last rows, until its own commit.
 """
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from store.postgres.database import Cursor, DriverConnection
 from store.postgres.distributed import NeedsCoordinator
@@ -33,6 +33,15 @@ class ShardTables:
     event: str
     gauge: str
     wallet: str
+    customer: str
+    subscription: str
+
+    def __hash__(self) -> int:
+        """The shard's number: each event of a commit looks its tables up."""
+        return self.shard_id
+
+
+TABLES = tuple(field.name for field in fields(ShardTables))[1:]
 
 
 ShardsOf = Mapping[str, ShardTables]  # by customer
