@@ -5,7 +5,7 @@ evaluation), and after the commit `outcomes`. A few events of known customers ta
 a node of a cluster, statements about events and gauges name the tables of shards (`store.citus.shard_tables`).
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from engine.ingest.batches import Outcome
@@ -125,6 +125,10 @@ class CommitTransactions:
                 if router.enforces or group.settles:
                     countable = without_too_late(transaction, without_erased(transaction, group.events))
                     moved = await open_usage_meters(transaction, self._targets, countable, registered.customers)
+                    if moved is not None:
+                        if prepared is not None and prepared.registered and moved.transaction.shards is None:
+                            raise NeedsCoordinator  # what it has registered is not known to Citus
+                        transaction = moved.transaction
                 phases.end(FACTS)
                 stored = await store(transaction, group, native=self._native, duplicates=duplicates)
                 phases.end(STORE)
@@ -253,8 +257,6 @@ class CommitTransactions:
         ):
             raise NeedsCoordinator  # a node does not show all of a change in one moment
         router = await rules.router(connection, standing.epoch, in_parts=True)
-        if shards is not None and _moves_meters(router, group, shards):
-            shards = None
         return self._transaction(connection, raw, router, group, standing, now, careful, shards)
 
     def _transaction(
@@ -309,15 +311,6 @@ class CommitTransactions:
         )
         counted.over = meters.over(new)
         return counted
-
-
-def _moves_meters(router: Router, group: CommitGroup, customer_ids: Iterable[str]) -> bool:
-    """Whether the commit moves meters or settles reservations.
-
-    These can belong to a customer above, whose rows lie at another node. Then Citus must know of all changes: it
-    decides by them whether it prepares the transaction before it commits.
-    """
-    return group.settles or (router.enforces and any(map(router.is_covered, customer_ids)))
 
 
 async def _outcomes(transaction: Transaction, group: CommitGroup, stored: Stored, counted: Counted) -> list[Outcome]:

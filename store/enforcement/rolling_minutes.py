@@ -6,6 +6,7 @@ from decimal import Decimal
 from typing import NamedTuple
 
 from evaluator.enforcement.meters import MeterCell
+from store.citus.shard_tables import ShardsOf, form_for, parts_of
 from store.postgres.database import DriverConnection
 from store.postgres.distributed import Forms
 
@@ -44,7 +45,7 @@ GROUP BY m.customer_id, m.meter_id
     _OF_METERS,
 )
 
-_ADD = """
+_ADD_MINUTES = b"""
 INSERT INTO meter_minute AS m (organization_id, customer_id, meter_id, minute, counted)
 SELECT %(organization_id)s, i.* FROM unnest(
     string_to_array(%(customer_ids)s, E'\t'), string_to_array(%(meter_ids)s, E'\t')::uuid[],
@@ -52,6 +53,7 @@ SELECT %(organization_id)s, i.* FROM unnest(
 ) AS i
 ON CONFLICT (organization_id, customer_id, meter_id, minute) DO UPDATE SET counted = m.counted + excluded.counted
 """
+_ADD = Forms(_ADD_MINUTES, _ADD_MINUTES)
 
 _CLEAR = Forms.naming_shards(
     """
@@ -126,52 +128,53 @@ async def left(
     cells: Sequence[tuple[MeterCell, datetime]],
     *,
     forget: bool,
+    shards: ShardsOf | None = None,
 ) -> dict[str, Decimal]:
     """What has left the windows of meters, by meter id. cells: each with the first minute that its window has now.
 
-    forget: the minutes are deleted; the transaction must hold the wallets.
+    forget: the minutes are deleted; the transaction must hold the wallets. shards: of all customers, if it holds them
+    at this node.
     """
-    if not cells:
-        return {}
-    cursor = await connection.execute(
-        (_FORGET if forget else _LEFT).on(connection),
-        {
-            "organization_id": organization_id,
-            "customer_ids": "\t".join([cell.customer_id for cell, _ in cells]),
-            "meter_ids": "\t".join([cell.key for cell, _ in cells]),
-            "starts": "\t".join([start.isoformat() for _, start in cells]),
-        },
-    )
-    return {row[0]: row[1] for row in await cursor.fetchall()}
+    found: dict[str, Decimal] = {}
+    forms = _FORGET if forget else _LEFT
+    for shard, indexes in parts_of([cell.customer_id for cell, _ in cells], shards) if cells else ():
+        part = [cells[index] for index in indexes]
+        parameters = {
+            **_keys(organization_id, [cell for cell, _ in part]),
+            "starts": "\t".join([start.isoformat() for _, start in part]),
+        }
+        cursor = await connection.execute(form_for(forms, connection, shard), parameters)
+        found.update({row[0]: row[1] for row in await cursor.fetchall()})
+    return found
 
 
-async def send_add(connection: DriverConnection, organization_id: int, cells: Sequence[MeterCell]) -> None:
-    """Sends the statement that adds what cells have counted since they were read."""
+def _keys(organization_id: int, cells: Sequence[MeterCell]) -> dict[str, object]:
+    return {
+        "organization_id": organization_id,
+        "customer_ids": "\t".join([cell.customer_id for cell in cells]),
+        "meter_ids": "\t".join([cell.key for cell in cells]),
+    }
+
+
+async def send_add(
+    connection: DriverConnection, organization_id: int, cells: Sequence[MeterCell], shards: ShardsOf | None = None
+) -> None:
+    """Sends the statements that add what cells have counted since they were read. shards: as of `left`."""
     rows = [(cell, minute, amount) for cell in cells for minute, amount in cell.minutes.items()]
-    if rows:
-        await connection.execute(
-            _ADD,
-            {
-                "organization_id": organization_id,
-                "customer_ids": "\t".join([cell.customer_id for cell, _, _ in rows]),
-                "meter_ids": "\t".join([cell.key for cell, _, _ in rows]),
-                "minutes": "\t".join([minute.isoformat() for _, minute, _ in rows]),
-                "amounts": "\t".join([str(amount) for _, _, amount in rows]),
-            },
-        )
+    for shard, indexes in parts_of([cell.customer_id for cell, _, _ in rows], shards) if rows else ():
+        part = [rows[index] for index in indexes]
+        parameters = {
+            **_keys(organization_id, [cell for cell, _, _ in part]),
+            "minutes": "\t".join([minute.isoformat() for _, minute, _ in part]),
+            "amounts": "\t".join([str(amount) for _, _, amount in part]),
+        }
+        await connection.execute(form_for(_ADD, connection, shard), parameters)
 
 
 async def clear(connection: DriverConnection, organization_id: int, cells: Sequence[MeterCell]) -> None:
     """Deletes all minutes of meters, which are about to be counted anew."""
     if cells:
-        await connection.execute(
-            _CLEAR.on(connection),
-            {
-                "organization_id": organization_id,
-                "customer_ids": "\t".join([cell.customer_id for cell in cells]),
-                "meter_ids": "\t".join([cell.key for cell in cells]),
-            },
-        )
+        await connection.execute(_CLEAR.on(connection), _keys(organization_id, cells))
 
 
 async def leaving(

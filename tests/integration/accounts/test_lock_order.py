@@ -11,7 +11,7 @@ import pytest
 
 from evaluator.balances import Unit
 from store.balances import wallets
-from store.enforcement import reservations
+from store.enforcement import reservation_locks, reservations
 from store.erasures.customers_above import note_change_below
 from store.postgres.database import Connection, Database, driver
 from tests.support.databases import NOON
@@ -42,7 +42,7 @@ async def _with_others(connection: Connection, org: int) -> object:
 async def _reservations(connection: Connection, org: int) -> object:
     raw = await driver(connection)
     keys = [(one, f"r-{one}") for one in UNSORTED]
-    return await reservations.records(await reservations.send_lock(raw, org, keys))
+    return await reservations.records(await reservation_locks.send_lock(raw, org, keys))
 
 
 async def _customers(connection: Connection, org: int) -> None:
