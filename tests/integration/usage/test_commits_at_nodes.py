@@ -2,28 +2,19 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator
 from decimal import Decimal
 
 import psycopg
 import pytest
 from sqlalchemy import text
 
-from engine.ingest.batches import Batch, Outcome
-from engine.ingest.monitoring import AT_NODE, IngestMonitoring
-from engine.ingest.nodes import CustomerShards, Nodes, open_nodes
-from engine.ingest.pending import PendingEvents
-from engine.ingest.pipeline import Pipeline
-from engine.rules.registry import RulesRegistry
-from evaluator.events import UsageEvent
+from engine.ingest.monitoring import AT_NODE
 from generated.tidemark.v1 import alert_pb2
 from runtime.clock import ManualClock
-from runtime.fair_semaphore import FairSemaphore
 from store.citus import shard_tables
 from store.citus.shard_tables import ShardTables
 from store.identity import organizations
-from store.identity.organizations import Organization
 from store.postgres.database import Database, driver
 from store.postgres.distributed import NeedsCoordinator
 from store.usage import events as stored_events
@@ -31,7 +22,7 @@ from tests.support.balances.holder import Holder
 from tests.support.postgres.lock_waits import END_WAITING_SESSIONS, until_it_waits_for_a_lock
 from tests.support.postgres.nodes import workers
 from tests.support.usage.caller import Caller, ingest_held, usage_alert
-from tests.support.usage.service import GRACE
+from tests.support.usage.node_servers import Server, open_server, prepared
 
 pytestmark = pytest.mark.skipif(
     not workers(), reason="no cluster is named: set TIDEMARK_TEST_DATABASE_URL and TIDEMARK_TEST_CITUS_WORKERS"
@@ -40,7 +31,6 @@ pytestmark = pytest.mark.skipif(
 _CUSTOMERS = [f"c{number}" for number in range(12)]  # of 4 shards; each node has some
 _LEVEL = 50
 _SERVERS, _ROUNDS, _SEED = 2, 12, 20261130
-_PREPARED = "SELECT count(*) FROM pg_dist_transaction"
 _GAUGES = "SELECT customer_id, value FROM gauge WHERE organization_id = %(organization_id)s ORDER BY 1"
 _STORED = """
 SELECT customer_id, sum(quantity) FROM event WHERE organization_id = %(organization_id)s GROUP BY 1 ORDER BY 1
@@ -58,74 +48,11 @@ WHERE shardid = get_shard_id_for_distribution_column('customer', %s::text) LIMIT
 """
 
 
-@dataclass
-class Server:
-    """What of a server commits usage: its pool, its nodes, and its pipeline."""
-
-    database: Database
-    nodes: Nodes
-    pipeline: Pipeline
-    organization: Organization
-    clock: ManualClock
-    number: int
-    monitoring: IngestMonitoring
-    sent: int = 0
-
-    async def send(self, *events: UsageEvent) -> Outcome:
-        """Commits events as one batch."""
-        room = await self.pipeline.admit(self.organization, len(events), waits=True)
-        try:
-            return await self.pipeline.submit(self.organization, Batch(events, include_gauges=True), room)
-        finally:
-            room.give_up()
-
-    def events(self, customers: Sequence[str], quantity: int = 1) -> list[UsageEvent]:
-        """An event of each customer."""
-        made = []
-        for one in customers:
-            self.sent += 1
-            event_id = f"{self.number} {self.sent}"
-            made.append(UsageEvent(event_id, one, self.clock.now(), "calls", Decimal(quantity), None, None, None, {}))
-        return made
-
-    def pools(self) -> list[Database]:
-        """Of the workers."""
-        found = (self.nodes.commit_node(number, CustomerShards()) for number in range(self.nodes.count))
-        return [one.worker.database for one in found if one is not None]
-
-    async def close(self) -> None:
-        """Ends it when nothing waits."""
-        await self.pipeline.drain()
-        await self.nodes.stop()
-        await self.database.close()
-
-
-async def _server(caller: Caller, clock: ManualClock, number: int) -> Server:
-    [[organization_id]] = await caller.rows("SELECT %(organization_id)s")
-    database = Database(caller.database_url, pool_size=4)
-    nodes = await open_nodes(database, {}, seats=4)
-    assert nodes is not None
-    monitoring = IngestMonitoring()
-    pipeline = Pipeline(
-        database,
-        clock,
-        GRACE,
-        RulesRegistry(),
-        writers=2,
-        pending=PendingEvents(100_000, 100_000),
-        gate=FairSemaphore(4),
-        monitoring=monitoring,
-        nodes=nodes,
-    )
-    organization = Organization(organization_id, caller.organization)
-    return Server(database, nodes, pipeline, organization, clock, number, monitoring)
-
-
 @pytest.fixture
 async def servers(caller: Caller, clock: ManualClock) -> AsyncIterator[list[Server]]:
     """Two servers beside that of the caller, which know the customers and the metric; an alert watches all usage."""
     await caller.create(usage_alert("1000000"))
-    made = [await _server(caller, clock, number) for number in range(_SERVERS)]
+    made = [await open_server(caller, clock, number) for number in range(_SERVERS)]
     for server in made:
         for _ in range(2):  # a metric that usage registered is read once more
             await server.send(*server.events(_CUSTOMERS, quantity=0))
@@ -134,21 +61,10 @@ async def servers(caller: Caller, clock: ManualClock) -> AsyncIterator[list[Serv
         await server.close()
 
 
-def _prepared(server: Server) -> int:
-    """How many transactions of two phases the workers have begun."""
-    found = 0
-    for pool in server.pools():
-        with psycopg.connect(pool.url) as connection:
-            row = connection.execute(_PREPARED).fetchone()
-            assert row is not None
-            found += row[0]
-    return found
-
-
 async def test_usage_of_known_customers_touches_one_node(servers: list[Server]) -> None:
     server = servers[0]
     await server.send(*server.events(_CUSTOMERS))
-    through_coordinator, prepared = server.database.waits, _prepared(server)
+    through_coordinator, begun = server.database.waits, prepared(server)
     before, placed = [pool.waits for pool in server.pools()], server.monitoring.placed.copy()
     for _ in range(5):
         outcome = await server.send(*server.events(_CUSTOMERS * 3))
@@ -156,7 +72,7 @@ async def test_usage_of_known_customers_touches_one_node(servers: list[Server]) 
     for one in _CUSTOMERS:  # alone, by the shorter way
         await server.send(*server.events([one]))
     assert server.database.waits == through_coordinator
-    assert _prepared(server) == prepared
+    assert prepared(server) == begun
     assert set(server.monitoring.placed - placed) == {(AT_NODE,)}
     assert all(pool.waits > earlier for pool, earlier in zip(server.pools(), before, strict=True))
 
