@@ -8,6 +8,7 @@ a node of a cluster, statements about events and gauges name the tables of shard
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
+from engine.ingest import new_names
 from engine.ingest.batches import Outcome
 from engine.ingest.counting import Counted, count, count_moved
 from engine.ingest.group import CommitGroup
@@ -45,7 +46,6 @@ from store.identity import organizations
 from store.identity.organizations import LockedOrganization, Organization
 from store.postgres.database import Connection, Database, DriverConnection, driver
 from store.postgres.distributed import NeedsCoordinator, marker_of
-from store.rules import unregistered
 from store.usage.events import DuplicateEvents
 
 
@@ -119,7 +119,7 @@ class CommitTransactions:
                 router = transaction.router
                 phases.end(RULES)
                 if prepared is not None:
-                    await self._register(transaction, prepared)
+                    await new_names.register(transaction, prepared)
                 await rules.load_facts(connection, router, group.events, now, registered)
                 moved = None
                 if router.enforces or group.settles:
@@ -148,42 +148,11 @@ class CommitTransactions:
         return await self._outcomes(phases, transaction, group, stored, counted)
 
     async def prepare(self, database: Database, group: CommitGroup) -> Prepared:
-        """Reads, at the coordinator, what the events name, so that a node can commit them.
+        """Reads, at the coordinator, what the events name, so that a node can commit them; see `new_names`.
 
         `run` must follow with the result. Raises NotAtNode, and what the statements raise.
         """
-        rules = self.rules
-        registered, now = rules.begin(), self._clock.now()
-        router: Router | None = None
-        try:
-            async with database.transaction() as connection:
-                epoch = await organizations.lock_shared(connection, self.organization_id)
-                router = await rules.router(connection, epoch, in_parts=True)
-                metrics = await rules.prepare(connection, router, group.events, now, registered)
-        except BaseException:
-            rules.rolled_back(router, registered)
-            raise
-        rules.know_metrics(router, epoch, metrics)
-        return Prepared(registered, epoch, now)
-
-    async def _register(self, transaction: Transaction, prepared: Prepared) -> None:
-        """Registers what was prepared. Raises NeedsCoordinator if that is not right any more."""
-        registered = prepared.registered
-        if not registered:
-            return
-        shards = transaction.shards
-        if shards is None or transaction.epoch != prepared.epoch:
-            raise NeedsCoordinator
-        if not await unregistered.register_in_shards(
-            transaction.driver,
-            self.organization_id,
-            registered.customers,
-            registered.subscriptions,
-            shards,
-            prepared.epoch,
-            prepared.now,
-        ):
-            raise NeedsCoordinator  # another commit has registered one, or more is known of it
+        return await new_names.prepare(database, self.rules, self.organization_id, group.events, self._clock.now())
 
     async def _run_small(
         self,

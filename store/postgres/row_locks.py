@@ -30,10 +30,10 @@ async def send_by_shard(
     customer_ids: Collection[str],
     parameters: Callable[[list[str]], Mapping[str, Any]],
 ) -> Sent:
-    """Sends a statement that locks rows of the customers of one shard for each shard; `rows` reads the results.
+    """Sends a statement about the customers of one shard for each shard; `rows` reads the results.
 
-    For a cluster. The statement has to name its customers by an array, and to lock in the order of their ids, which
-    come sorted. parameters: of these ids.
+    For a cluster, where such a statement can do all that one PostgreSQL can. It has to name its customers by an
+    array, and to lock in the order of their ids, which come sorted. parameters: of these ids.
     """
     parts = [sorted(customer_ids)]
     if len(parts[0]) > 1:

@@ -37,6 +37,8 @@ ONE_SERVER: Mapping[str, str] = {
     "erasures.customers_below._CLEAR": "a lock of each customer",
     "erasures.wallet_locks._LOCK": "the customers of one shard",
     "usage.voids._LOCK": "_LOCK_ONE",
+    "enforcement.rolling_minutes._LEAVING_ONE_BY_ONE": "_LEAVING_OF_SHARD",
+    "enforcement.rolling_minutes._LEAVING_OF_SHARD": "the customers of one shard",
     # A bounded search for each of several customers: a statement for each of them.
     "accounts.customer_evaluations._HAVING_USAGE": "_HAS_USAGE",
     "accounts.uses._OF_METRIC": "_OF_METRIC_JOINED",
