@@ -144,8 +144,8 @@ class IngestMonitoring:
         counter(
             "tidemark_ingest_placed_commits_total",
             "On a cluster, commits by place: node, or the coordinator because it alone can register or keep what"
-            " events name (coordinator_unknown), because the node could not finish it (coordinator_given_back), or because"
-            " the node was not reached (coordinator_node_away).",
+            " events name (coordinator_unknown), because the node could not finish it (coordinator_given_back), or"
+            " because the node was not reached (coordinator_node_away).",
             lambda: self.placed,
             labels=("place",),
         )
