@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from evaluator.balances import Unit
-from store.citus.shard_tables import ShardsOf, ShardTables, in_shard, parts_of
+from store.citus.shard_tables import ShardsOf, ShardTables, by_shard, in_shard, parts_of
 from store.postgres import row_locks
 from store.postgres.database import Connection, DriverConnection, Row, driver
 from store.postgres.distributed import Forms, on_cluster
@@ -238,8 +238,11 @@ async def send_lock_with_drawdown(
     if on_cluster(connection) and shards is None:
         drawing = await _with_drawdown(connection, organization_id, ids)
         return await _send_by_shard(connection, _LOCK, organization_id, drawing)
+    if shards is None:
+        parameters = {"organization_id": organization_id, "ids": "\t".join(ids)}
+        return [await connection.execute(_LOCK_WITH_DRAWDOWN, parameters)]
     sent = []
-    for shard, indexes in parts_of(ids, shards):
+    for shard, indexes in by_shard(ids, shards).items():
         parameters = {"organization_id": organization_id, "ids": "\t".join([ids[index] for index in indexes])}
         sent.append(await connection.execute(_in(_LOCK_WITH_DRAWDOWN, shard), parameters))
     return sent
