@@ -73,7 +73,7 @@ async def test_new_customers_subscriptions_and_metrics_touch_one_node_each(
     events = [one._replace(subscription_id=f"s-{one.customer_id}") for one in server.events(_CUSTOMERS * 2)]
     outcome = await server.send(*events)
     assert outcome.accepted == len(events)
-    assert set(server.monitoring.placed) == {(AT_NODE,)}
+    assert set(+server.monitoring.placed) == {(AT_NODE,)}
     assert prepared(server) == begun
     for table in ("customer", "subscription"):
         assert await caller.rows(_OF_CUSTOMERS.format(table)) == [(12, 12)]
@@ -91,7 +91,7 @@ async def test_customers_that_are_not_cached_are_committed_at_their_node(
     await servers[0].send(*servers[0].events(_CUSTOMERS))
     server = servers[1]
     await server.send(*server.events(_CUSTOMERS))
-    assert set(server.monitoring.placed) == {(AT_NODE,)}
+    assert set(+server.monitoring.placed) == {(AT_NODE,)}
     await _assert_exact(caller)
 
 
@@ -126,7 +126,7 @@ async def test_rules_that_are_older_than_their_customers_apply(servers: list[Ser
     # A customer without any commit has 0 of it.
     await caller.create(alert("50", low_remaining_commit_balance_reached={"spend": {"currency": "USD"}}))
     await server.send(*server.events([*_CUSTOMERS, *_CUSTOMERS]))
-    assert set(server.monitoring.placed) == {(AT_NODE,)}
+    assert set(+server.monitoring.placed) == {(AT_NODE,)}
     found = [(one.alert_id, one.customer_id) for one in await caller.notifications()]
     low = [one for one in found if one[0] not in {alert.alert_id for alert in alerts}]
     assert sorted(one for one in found if one not in low) == sorted(
