@@ -86,7 +86,8 @@ def build_parts(
     monitoring: gets what they measure. nodes: the workers of the database's cluster, if it is one.
     """
     monitoring = monitoring or ServerMonitoring()
-    rules = RulesRegistry(max_groups=engine_limits.groups, monitoring=monitoring.rules)
+    shown_epoch = None if nodes is None else nodes.shown_epoch
+    rules = RulesRegistry(max_groups=engine_limits.groups, monitoring=monitoring.rules, shown_epoch=shown_epoch)
     quotas = OrganizationQuotas(database, configuration.quotas, interval=engine_limits.quota_interval)
     pending = PendingEvents(
         configuration.max_pending_events,
@@ -144,6 +145,7 @@ def build_parts(
         writers=configuration.ingest_writers,
         pending=pending,
         gate=ingest_gate,
+        rules=RulesRegistry(shown_epoch=shown_epoch),
         limits=engine_limits.enforcement,
         native=configuration.native,
         monitoring=monitoring.enforcement,

@@ -24,7 +24,7 @@ from runtime.backoff import Backoff
 from runtime.clock import Clock
 from runtime.tasks import BackgroundTask, FailureLog
 from store.balances import wallets
-from store.enforcement import expiring, meters, reservations
+from store.enforcement import expiring, meters, reservation_locks, reservations
 from store.enforcement.expiring import Expiring
 from store.identity.organizations import Organization
 from store.postgres.database import Connection, Database, DatabaseUnavailable
@@ -170,7 +170,7 @@ class Expiry:
         customer_ids = cells.customer_ids | {customer_id for customer_id, _ in before}
         async with raw.pipeline():
             locked = await wallets.send_lock(raw, organization_id, customer_ids)
-            read = await reservations.send_lock(raw, organization_id, before)
+            read = await reservation_locks.send_lock(raw, organization_id, before)
         (_, drawn), records = await wallets.locked(locked), await reservations.records(read)
         records = {
             key: record

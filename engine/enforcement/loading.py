@@ -21,9 +21,9 @@ from evaluator.enforcement.usage import Usage
 from evaluator.routing import Router
 from store.balances import wallets
 from store.balances.wallets import Wallet
-from store.enforcement import reservations
+from store.enforcement import reservation_locks, reservations
 from store.enforcement.records import Record
-from store.enforcement.reservations import Comparison
+from store.enforcement.reservation_locks import Comparison
 from store.identity import organizations
 from store.postgres import pipelines
 from store.postgres.database import Cursor, DriverConnection
@@ -240,7 +240,7 @@ class Loader:
         if unknown := customer_ids - self._wallets:
             await wallets.send_create(raw, organization_id, unknown)
         locked = await wallets.send_lock(raw, organization_id, customer_ids)
-        changed = await reservations.send_compare(raw, organization_id, before.values()) if before else None
+        changed = await reservation_locks.send_compare(raw, organization_id, before.values()) if before else None
         made = await reservations.send_read(raw, organization_id, needs.reserved) if needs.reserved else None
         taken = await stored_ids.send_read(raw, organization_id, needs.ids) if needs.ids else None
         await needs.cells.send_read(raw)

@@ -5,9 +5,10 @@ evaluation), and after the commit `outcomes`. A few events of known customers ta
 a node of a cluster, statements about events and gauges name the tables of shards (`store.citus.shard_tables`).
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 
+from engine.ingest import new_names
 from engine.ingest.batches import Outcome
 from engine.ingest.counting import Counted, count, count_moved
 from engine.ingest.group import CommitGroup
@@ -29,8 +30,9 @@ from engine.ingest.small_commit import CommitPlan, NotAsPlanned, plan_of
 from engine.ingest.storing import Stored, store
 from engine.meters.known_targets import KnownTargets
 from engine.meters.usage_meters import UsageMeters, open_usage_meters
-from engine.rules.loading import Registered, is_known
+from engine.rules.loading import Registered, knows
 from engine.rules.organization_rules import OrganizationRules
+from engine.rules.preparing import Prepared
 from engine.rules.registry import RulesRegistry
 from engine.rules.transaction import Transaction
 from evaluator.events import UsageEvent
@@ -88,15 +90,16 @@ class CommitTransactions:
         *,
         careful: bool = False,
         shards: ShardsOf | None = None,
+        prepared: Prepared | None = None,
     ) -> list[Outcome]:
         """Commits in one transaction.
 
         duplicates: what a transaction before it has found. careful: see `Transaction`. shards: of all customers, if
-        it is known that they lie at the node of this database. Raises DuplicateEvents, EventsVoided, NeedsCoordinator
-        at a node, and what the statements raise; then nothing is stored.
+        it is known that they lie at the node of this database. prepared: see `prepare`. Raises DuplicateEvents,
+        EventsVoided, NeedsCoordinator at a node, and what the statements raise; then nothing is stored.
         """
         rules = self.rules
-        is_first = duplicates is None and not careful
+        is_first = duplicates is None and not careful and prepared is None
         if is_first and (plan := plan_of(rules.cached, group, self._clock.now() - self._grace)):
             try:
                 return await self._run_small(database, rules, group, span, plan, shards)
@@ -105,7 +108,7 @@ class CommitTransactions:
         if duplicates is not None:
             shards = None  # what finds duplicates names no shards
         phases = self._monitoring.begin(span)
-        registered = rules.begin()
+        registered = rules.begin() if prepared is None else prepared.registered
         router: Router | None = None
         counted = Counted()
         now = self._clock.now()
@@ -115,11 +118,17 @@ class CommitTransactions:
                 transaction = await self._begin(connection, rules, group, now, careful, shards)
                 router = transaction.router
                 phases.end(RULES)
+                if prepared is not None:
+                    await new_names.register(transaction, prepared)
                 await rules.load_facts(connection, router, group.events, now, registered)
                 moved = None
                 if router.enforces or group.settles:
                     countable = without_too_late(transaction, without_erased(transaction, group.events))
                     moved = await open_usage_meters(transaction, self._targets, countable, registered.customers)
+                    if moved is not None:
+                        if prepared is not None and prepared.registered and moved.transaction.shards is None:
+                            raise NeedsCoordinator  # what it has registered is not known to Citus
+                        transaction = moved.transaction
                 phases.end(FACTS)
                 stored = await store(transaction, group, native=self._native, duplicates=duplicates)
                 phases.end(STORE)
@@ -137,6 +146,13 @@ class CommitTransactions:
         rules.committed(registered)
         self.gauges_moved = len(counted.movements)
         return await self._outcomes(phases, transaction, group, stored, counted)
+
+    async def prepare(self, database: Database, group: CommitGroup) -> Prepared:
+        """Reads, at the coordinator, what the events name, so that a node can commit them; see `new_names`.
+
+        `run` must follow with the result. Raises NotAtNode, and what the statements raise.
+        """
+        return await new_names.prepare(database, self.rules, self.organization_id, group.events, self._clock.now())
 
     async def _run_small(
         self,
@@ -206,12 +222,10 @@ class CommitTransactions:
         if placed is not None:
             await shard_tables.check(placed, used)
         if marker_of(raw) is not None and not (
-            rules.cached.epoch == standing.epoch and is_known(rules.cached, group.events)
+            rules.cached.epoch == standing.epoch and knows(rules.cached, group.events)
         ):
             raise NeedsCoordinator  # a node does not show all of a change in one moment
         router = await rules.router(connection, standing.epoch, in_parts=True)
-        if shards is not None and _moves_meters(router, group, shards):
-            shards = None
         return self._transaction(connection, raw, router, group, standing, now, careful, shards)
 
     def _transaction(
@@ -266,15 +280,6 @@ class CommitTransactions:
         )
         counted.over = meters.over(new)
         return counted
-
-
-def _moves_meters(router: Router, group: CommitGroup, customer_ids: Iterable[str]) -> bool:
-    """Whether the commit moves meters or settles reservations.
-
-    These can belong to a customer above, whose rows lie at another node. Then Citus must know of all changes: it
-    decides by them whether it prepares the transaction before it commits.
-    """
-    return group.settles or (router.enforces and any(map(router.is_covered, customer_ids)))
 
 
 async def _outcomes(transaction: Transaction, group: CommitGroup, stored: Stored, counted: Counted) -> list[Outcome]:

@@ -143,9 +143,9 @@ class IngestMonitoring:
         )
         counter(
             "tidemark_ingest_placed_commits_total",
-            "On a cluster, commits by place: node, or the coordinator because it has to read or register what events"
-            " name (coordinator_unknown), because the node could not finish it (coordinator_given_back), or because"
-            " the node was not reached (coordinator_node_away).",
+            "On a cluster, commits by place: node, or the coordinator because it alone can register or keep what"
+            " events name (coordinator_unknown), because the node could not finish it (coordinator_given_back), or"
+            " because the node was not reached (coordinator_node_away).",
             lambda: self.placed,
             labels=("place",),
         )

@@ -27,6 +27,8 @@ from store.postgres.retries import repeated
 REFRESH = 10.0  # seconds between two readings of the map
 PATIENCE = 2.0  # seconds for which usage waits until all nodes know its organization
 MAX_CUSTOMERS = 100_000  # of an organization, of which the process knows the shard
+MOST_SHOWN = 100_000  # organizations
+NOT_SHOWN = -1
 
 logger = logging.getLogger(__name__)
 
@@ -89,6 +91,7 @@ class Nodes:
         self._ordinals: list[int] = []  # of each shard among those at its node
         self._use(node_map)
         self._unprepared: dict[int, asyncio.Event] = {}
+        self._shown: dict[int, int] = {}  # by organization: see `shown_epoch`
         self._epochs = BackgroundTask(
             self._prepare_next,
             FailureLog(
@@ -204,8 +207,18 @@ class Nodes:
         return None
 
     async def _prepare(self, organization_id: int) -> None:
-        async with self._database.transaction() as connection:
-            await organizations.prepare_nodes(connection, organization_id)
+        for _ in range(2):  # where the nodes do not know it, the first time makes its rows
+            async with self._database.transaction() as connection:
+                shown = await organizations.prepare_nodes(connection, organization_id)
+            if shown is not None:
+                if len(self._shown) >= MOST_SHOWN:
+                    self._shown.clear()
+                self._shown[organization_id] = shown
+                return
+
+    def shown_epoch(self, organization_id: int) -> int:
+        """An epoch of an organization that all nodes show, as far as it is known; below all others if it is not."""
+        return self._shown.get(organization_id, NOT_SHOWN)
 
     async def refresh(self) -> None:
         """Reads where shards lie now. Raises DatabaseUnavailable."""

@@ -65,17 +65,9 @@ class CommitPlan:
         customer_ids = {event.customer_id for event in self.events}
         with exact_arithmetic():
             moves = moves_of(additive(self.movements or {}))
-        if self.movements is None:
-            shards = None  # wallets have to be locked, and only a statement that Citus knows can do that on each node
-        try:
-            done = await small.store_and_move(
-                connection, organization_id, now, self.events, customer_ids, moves, all_values, shards
-            )
-        except small.Drawing as error:
-            for customer_id in error.customer_ids:
-                if (known := self.router.known.get(customer_id)) is not None:
-                    known.draws = True
-            raise NotAsPlanned(duplicates=False) from error
+        done = await small.store_and_move(
+            connection, organization_id, now, self.events, customer_ids, moves, all_values, shards
+        )
         if done.standing.epoch != self.epoch:
             raise NotAsPlanned(duplicates=False)
         if done.stored != len(self.events):

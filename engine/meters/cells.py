@@ -16,9 +16,10 @@ from evaluator.enforcement.meters import Meter, MeterCell
 from evaluator.enforcement.targets import Target
 from evaluator.limit_windows import MINUTE, minute_of
 from evaluator.routing import FUTURE_TOLERANCE, Router
+from store.citus.shard_tables import ShardsOf
 from store.enforcement import held_recounts, meter_recounts, meters, rolling_minutes
 from store.enforcement.meter_recounts import MeterRecount
-from store.postgres.database import Cursor, DriverConnection
+from store.postgres.database import DriverConnection
 
 # After now: the end of the events that a rolling window counts. Events are a little ahead of the clock at most.
 _AHEAD = FUTURE_TOLERANCE + timedelta(days=1)
@@ -44,7 +45,8 @@ class Cells:
 
     now: the transaction's. new_customers: those that it has registered, or would register; they have no events yet.
     holds_more: whether open reservations hold a part of meters that they did not hold when they were read. lacking:
-    the keys of meters that could not be counted any more, see `load_reading`.
+    the keys of meters that could not be counted any more, see `load_reading`. shards: of the meters' customers, if
+    the transaction holds them at a node of a cluster.
     """
 
     organization_id: int
@@ -53,10 +55,11 @@ class Cells:
     new_customers: Container[str] = ()
     by_key: dict[str, MeterCell] = field(default_factory=dict)
     holds_more: bool = False
+    shards: ShardsOf | None = None
     lacking: set[str] = field(default_factory=set)
     _wanted: dict[str, _Wanted] = field(default_factory=dict)
     _sent: list[tuple[str, str]] = field(default_factory=list)
-    _cursor: Cursor | None = None
+    _read: meters.Read = ()
 
     def want(self, target: Target, time: datetime) -> None:
         """Needs the meter that usage at `time` moves."""
@@ -81,7 +84,9 @@ class Cells:
     async def send_read(self, connection: DriverConnection) -> None:
         """Sends the statement that reads what is needed; after the one that locks the wallets. `load` must follow."""
         self._sent = [(one.customer_id, key) for key, one in self._wanted.items() if key not in self.by_key]
-        self._cursor = await meters.send_read(connection, self.organization_id, self._sent) if self._sent else None
+        self._read = ()
+        if self._sent:
+            self._read = await meters.send_read(connection, self.organization_id, self._sent, self.shards)
 
     async def load(self, connection: DriverConnection) -> None:
         """Makes the cells of what was read; counts anew what is not known without a gap.
@@ -135,7 +140,7 @@ class Cells:
         """Makes cells, without what has left rolling windows; returns those that are not known without a gap."""
         unknown: list[tuple[MeterCell, Meter]] = []
         rolled: list[tuple[MeterCell, datetime]] = []
-        stored = {} if self._cursor is None else await meters.stored(self._cursor, self._sent)
+        stored = await meters.stored(self._read, self._sent)
         epoch = self.router.epoch
         for customer_id, key in self._sent:
             wanted, cell = self._wanted[key], stored.get(key)
@@ -157,7 +162,9 @@ class Cells:
                 if cell.counted_from < start:
                     rolled.append((cell, start))
         if rolled:
-            left = await rolling_minutes.left(connection, self.organization_id, rolled, forget=locked)
+            left = await rolling_minutes.left(
+                connection, self.organization_id, rolled, forget=locked, shards=self.shards
+            )
             with exact_arithmetic():
                 for cell, start in rolled:
                     cell.counted_from, cell.changed = start, True

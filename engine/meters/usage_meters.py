@@ -5,7 +5,7 @@ limits' holders before it stores or locks events: all that changes a meter holds
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 
 import orjson
@@ -28,8 +28,9 @@ from evaluator.events import SettlingEvent, UsageEvent
 from evaluator.routing import Router
 from store.balances import wallets
 from store.balances.wallets import Wallet
-from store.enforcement import meters, reservations, rolling_minutes
+from store.enforcement import meters, reservation_locks, reservations, rolling_minutes
 from store.enforcement.records import Record
+from store.postgres.distributed import NeedsCoordinator
 
 EVENTS_AT_ONCE = 100  # events that are counted without a pause
 
@@ -40,8 +41,9 @@ _Identity = tuple[str, str]  # customer and event, or customer and reservation
 class UsageMeters:
     """The meters of the usage of one transaction, and the reservations that it settles.
 
-    covered: customers of the usage to which an enforced limit may apply. held: the wallets that are locked: those of
-    the meters' customers, and those on whose balances the usage draws. holds: what the settled reservations hold no
+    transaction: it names no shards if one of the meters lies at another node. covered: customers of the usage to
+    which an enforced limit may apply. held: the wallets that are locked: those of the meters' customers, and those on
+    whose balances the usage draws. holds: what the settled reservations hold no
     more, for gauges that count it.
     """
 
@@ -111,10 +113,10 @@ class UsageMeters:
         raw, organization_id = transaction.driver, transaction.organization_id
         async with raw.pipeline():
             if changed:
-                await meters.send_write(raw, organization_id, changed, transaction.now)
-                await rolling_minutes.send_add(raw, organization_id, changed)
+                await meters.send_write(raw, organization_id, changed, transaction.now, transaction.shards)
+                await rolling_minutes.send_add(raw, organization_id, changed, transaction.shards)
             if records:
-                await reservations.send_write(raw, organization_id, records)
+                await reservations.send_write(raw, organization_id, records, transaction.shards)
 
     def _settle(self, events: Sequence[UsageEvent]) -> Settling:
         """Ends the open reservations that events settle."""
@@ -168,21 +170,26 @@ async def open_usage_meters(
                 cells.want(target, event.event_time)
     raw, organization_id = transaction.driver, transaction.organization_id
     named = {(event.customer_id, event.reservation_id or "") for event in settling}
-    before = await reservations.read(raw, organization_id, named) if named else {}
+    before = await reservations.read(raw, organization_id, named, transaction.shards) if named else {}
     wanted = cells.customer_ids | {customer_id for customer_id, _ in before}
     wanted.update(held.customer_id for record in before.values() for held in record.held)
     # All that may let a reservation hold more until it is locked hold the wallet of one of these.
     wanted.update(one for customer_id, _ in before for one in router.enforcing(customer_id))
-    locked = await wallets.lock_with_others(raw, organization_id, wanted, customer_ids)
-    records = await reservations.read_held(raw, organization_id, before) if before else {}
+    if transaction.shards is not None and not wanted <= transaction.shards.keys():
+        transaction = replace(transaction, shards=None)  # Citus must know of all that changes, see `Transaction`
+    cells.shards = transaction.shards
+    locked = await wallets.lock_with_others(raw, organization_id, wanted, customer_ids, transaction.shards)
+    records = await reservation_locks.read_held(raw, organization_id, before, transaction.shards) if before else {}
     for record in records.values():
         for held in record.held:
             cells.want_held(held.customer_id, held.key)
+    if cells.shards is not None and not cells.customer_ids <= cells.shards.keys():
+        raise NeedsCoordinator  # a reservation holds more than when it was read
     await know_usage(transaction, [record.reservation for record in records.values()])
     await cells.send_read(raw)
     await cells.load(raw)
     if cells.holds_more and records:
-        records = await reservations.read(raw, organization_id, records)
+        records = await reservations.read(raw, organization_id, records, transaction.shards)
     return UsageMeters(transaction, covered, locked, cells, targets, records)
 
 

@@ -250,16 +250,21 @@ class Loading:
 
 
 def is_known(router: Router, events: Sequence[UsageEvent]) -> bool:
-    """Whether no event is raw and the router knows all that routes them: `Loading.load` would read nothing."""
-    return knows(router, events) and all(event.event_name is None for event in events)
+    """Whether no event is raw and the router knows all that routes them."""
+    return all(event.event_name is None for event in events) and knows(router, events)
 
 
 def knows(router: Router, events: Iterable[Naming]) -> bool:
-    """Whether the router knows all that events name, and what stands above their customers."""
+    """Whether the router knows all that events name, and what stands above their customers.
+
+    `Loading.load` would read nothing.
+    """
     known, metrics = router.known, router.metrics
     for event in events:
         customer = known.get(event.customer_id)
-        if customer is None or customer.stale or _is_uncertain(metrics.get(event.metric_id)):
+        if customer is None or customer.stale:
+            return False
+        if _is_uncertain(metrics.get(event.metric_id)) and (event.metric_id or router.raw_metrics is None):
             return False
         if customer.parent is not None and not router.knows_above(customer):
             return False

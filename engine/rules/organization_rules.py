@@ -8,16 +8,17 @@ younger epoch by then.
 
 import asyncio
 import time
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 
 from engine.rules.loading import Loading, Naming, Registered
 from engine.rules.monitoring import RulesMonitoring
+from engine.rules.preparing import Preparing
 from engine.rules.reading import Reading
 from evaluator.alert_index import WideAlerts
 from evaluator.enforcement.usage import Usage
 from evaluator.routing import Router
-from evaluator.routing_facts import MOST_LEVELS
+from evaluator.routing_facts import MOST_LEVELS, MetricFacts
 from runtime.turns import Slices
 from store.alerts import active_rules
 from store.customers import levels
@@ -49,14 +50,19 @@ class OrganizationRules:
         max_customers: int = MAX_CUSTOMERS,
         with_alerts: bool = True,
         monitoring: RulesMonitoring | None = None,
+        shown_epoch: Callable[[int], int] | None = None,
     ) -> None:
-        """`with_alerts`: without them, only facts and limits are cached, for what evaluates nothing."""
+        """`with_alerts`: without them, only facts and limits are cached, for what evaluates nothing.
+
+        `shown_epoch`: see `RulesRegistry`.
+        """
+        self._shown_epoch = shown_epoch
         self._monitoring = monitoring or RulesMonitoring()
         self._organization_id = organization_id
         self._max_customers = max_customers
         self._with_alerts = with_alerts
         self._router = Router(_NOTHING_READ)
-        self._is_shown = False  # whether all nodes of a cluster show the router's epoch
+        self._was_shown = False  # whether all nodes of a cluster were found to show the router's epoch
         self._catching_up = asyncio.Lock()
         self._open: list[Registered] = []  # of the commits that use the router
 
@@ -73,7 +79,7 @@ class OrganizationRules:
                     before, began = self._router, time.perf_counter()
                     await self._catch_up(connection, epoch, in_parts=in_parts)
                     self._monitoring.reloaded(time.perf_counter() - began, everything=self._router is not before)
-        if not (in_parts or self._is_shown):
+        if not (in_parts or self._is_shown()):
             await self._require_shown(await driver(connection), epoch)
         return self._router
 
@@ -84,7 +90,7 @@ class OrganizationRules:
         not.
         """
         router = await self.router(connection, epoch, in_parts=True)
-        if not self._is_shown:
+        if not self._is_shown():
             raw, level = await driver(connection), set(customer_ids)
             for _ in range(MOST_LEVELS):
                 if not level:
@@ -142,10 +148,30 @@ class OrganizationRules:
         registered: of this transaction, see `begin`. It gets each new name before the router does.
         """
         loading = Loading(
-            await driver(connection), self._organization_id, router, now, registered, not self._is_shown
+            await driver(connection), self._organization_id, router, now, registered, not self._is_shown()
         )
         await loading.load(events)
         self._forget_unused(router)
+
+    async def prepare(
+        self, connection: Connection, router: Router, events: Sequence[Naming], now: datetime, registered: Registered
+    ) -> dict[str, MetricFacts]:
+        """As `load_facts`, for a later transaction at a node of a cluster: see `Preparing`.
+
+        registered: what that one has to register. Returns metrics that this transaction has registered; when it is
+        committed, `know_metrics` follows. Raises NotAtNode.
+        """
+        preparing = Preparing(
+            await driver(connection), self._organization_id, router, now, registered, not self._is_shown()
+        )
+        await preparing.load(events)
+        self._forget_unused(router)
+        return preparing.made
+
+    def know_metrics(self, router: Router, epoch: int, made: Mapping[str, MetricFacts]) -> None:
+        """Notes metrics that a committed transaction has registered at an epoch, unless the router is at another."""
+        if router is self._router and router.epoch == epoch:
+            router.metrics.update(made)
 
     async def read_facts(
         self, connection: Connection, router: Router, usages: Sequence[Usage], now: datetime
@@ -157,7 +183,7 @@ class OrganizationRules:
         """
         registered = Registered()
         reading = Reading(
-            await driver(connection), self._organization_id, router, now, registered, not self._is_shown
+            await driver(connection), self._organization_id, router, now, registered, not self._is_shown()
         )
         await reading.read(usages)
         self._forget_unused(router)
@@ -182,12 +208,18 @@ class OrganizationRules:
 
     async def _require_shown(self, connection: DriverConnection, epoch: int) -> None:
         await node_epochs.require_shown(connection, self._organization_id, epoch)
-        self._is_shown = True
+        self._was_shown = True
+
+    def _is_shown(self) -> bool:
+        """Whether all nodes of a cluster are known to show the router's epoch."""
+        if not self._was_shown and self._shown_epoch is not None:
+            self._was_shown = _NOTHING_READ < self._router.epoch <= self._shown_epoch(self._organization_id)
+        return self._was_shown
 
     async def _catch_up(self, connection: Connection, epoch: int, *, in_parts: bool) -> None:
         """Brings the router to an epoch."""
         router, raw = self._router, await driver(connection)
-        self._is_shown = False
+        self._was_shown = False
         if not in_parts or router.epoch != _NOTHING_READ:
             await self._require_shown(raw, epoch)
         # Epochs only rise while their changes are kept. A database that lost committed changes, as a replica that was

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from engine.rules.loading import Loading
 from evaluator.enforcement.usage import Usage
-from store.rules import routing_facts
+from store.rules import routing_facts, unregistered
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class Reading(Loading):
             self.router.know_customer(customer)
         if missing := ids - self.router.known.keys():
             self.registered.customers.update(missing)
-            for customer in await routing_facts.as_if_registered(
+            for customer in await unregistered.as_if_registered(
                 self.connection, self.organization_id, missing, self.router.epoch, self.now
             ):
                 self.router.know_customer(customer)

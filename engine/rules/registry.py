@@ -1,6 +1,7 @@
 """The registry of rules: what this process has cached of each organization. There is one in a process."""
 
 from collections import OrderedDict
+from collections.abc import Callable
 
 from engine.rules.monitoring import RulesMonitoring
 from engine.rules.organization_rules import OrganizationRules
@@ -24,10 +25,13 @@ class RulesRegistry:
         max_groups: int = MAX_GROUPS,
         with_alerts: bool = True,
         monitoring: RulesMonitoring | None = None,
+        shown_epoch: Callable[[int], int] | None = None,
     ) -> None:
+        """shown_epoch: of an organization, one that all nodes of a cluster show; None on one PostgreSQL."""
         self.max_groups = max_groups
         self._limit = limit
         self._with_alerts = with_alerts
+        self._shown_epoch = shown_epoch
         self._organizations: OrderedDict[int, OrganizationRules] = OrderedDict()
         self._monitoring = monitoring or RulesMonitoring()
         self._monitoring.add_cached(
@@ -41,7 +45,10 @@ class RulesRegistry:
         rules = self._organizations.get(organization_id)
         if rules is None:
             rules = self._organizations[organization_id] = OrganizationRules(
-                organization_id, with_alerts=self._with_alerts, monitoring=self._monitoring
+                organization_id,
+                with_alerts=self._with_alerts,
+                monitoring=self._monitoring,
+                shown_epoch=self._shown_epoch,
             )
             if len(self._organizations) > self._limit:
                 self._organizations.popitem(last=False)

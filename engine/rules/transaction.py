@@ -32,7 +32,9 @@ class Transaction:
     late events. epoch: the rules epoch that evaluated gauges get. max_groups: the group limit of every alert.
     careful: an evaluation that cannot be recorded raises `Unrecordable`, with its cause and its events.
     traces: those of its events, where any has one; None: all that it records belongs to the current trace, if any.
-    shards: of the customers of its usage, if it holds them at a node of a cluster.
+    shards: of the customers of its usage, if it holds them at a node of a cluster, and changes nothing elsewhere:
+    Citus does not know of changes that name the tables of shards, and decides by those that it knows whether a commit
+    needs two phases.
     """
 
     connection: Connection

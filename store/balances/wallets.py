@@ -5,12 +5,12 @@ hold the customer's wallet. In the order of all locks, wallets come after organi
 events, and before balances, invoices and gauges.
 """
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
 from evaluator.balances import Unit
-from store.citus.shard_tables import ShardsOf, by_shard
+from store.citus.shard_tables import ShardsOf, ShardTables, by_shard, in_shard, parts_of
 from store.postgres import row_locks
 from store.postgres.database import Connection, DriverConnection, Row, driver
 from store.postgres.distributed import Forms, on_cluster
@@ -44,9 +44,7 @@ WHERE organization_id = %(organization_id)s AND customer_id = ANY(string_to_arra
 ORDER BY customer_id FOR UPDATE
 """
 
-# Of a cluster: see `store.postgres.row_locks`. Those of one customer.
 OF_ONE = "organization_id = %(organization_id)s AND customer_id = %(customer_id)s"
-_LOCK_ONE = f"SELECT {COLUMNS} FROM wallet WHERE {OF_ONE} FOR UPDATE".encode()
 # Which of many customers have balances on which usage draws: most have none, and no lock is taken for them.
 _WITH_DRAWDOWN = """
 SELECT customer_id FROM wallet
@@ -88,7 +86,7 @@ async def lock(connection: Connection, organization_id: int, customer_ids: Itera
     async with raw.pipeline():
         await raw.execute(_CREATE, parameters)
         if on_cluster(raw):
-            sent = await _send_each(raw, _LOCK_ONE, organization_id, customer_ids)
+            sent = await _send_by_shard(raw, _LOCK, organization_id, customer_ids)
         else:
             sent = [await raw.execute(_LOCK, parameters)]
     return await held(sent)
@@ -109,14 +107,24 @@ WITH locked AS MATERIALIZED (
 SELECT (SELECT count(*) FROM locked), l.* FROM (SELECT) AS one LEFT JOIN locked l ON l.draw_units <> '{{}}'
 """
 
-# Of a cluster: a row for each customer, whose columns are those of _LOCK_MANY. The number follows from the rows.
-_LOCK_ONE_OF_MANY = f"SELECT NULL, {COLUMNS} FROM wallet WHERE {OF_ONE} FOR UPDATE".encode()
+# Of a cluster: a row for each customer of a shard, whose columns are those of _LOCK_MANY. The number follows from the
+# rows.
+_LOCK_MANY_OF_SHARD = f"""
+SELECT NULL, {COLUMNS} FROM wallet
+WHERE organization_id = %(organization_id)s AND customer_id = ANY(%(ids)s)
+ORDER BY customer_id FOR UPDATE
+"""
 
 
-async def send_create(connection: DriverConnection, organization_id: int, customer_ids: Iterable[str]) -> None:
-    """Sends the statement that creates the wallets that do not exist; once in a transaction, before `send_lock`."""
+async def send_create(
+    connection: DriverConnection, organization_id: int, customer_ids: Iterable[str], shard: ShardTables | None = None
+) -> None:
+    """Sends the statement that creates the wallets that do not exist; once in a transaction, before `send_lock`.
+
+    shard: of all customers, if the transaction holds it at this node.
+    """
     parameters = {"organization_id": organization_id, "ids": "\t".join(sorted(customer_ids))}
-    await connection.execute(_CREATE_MANY, parameters)
+    await connection.execute(_in(_CREATE_MANY, shard), parameters)
 
 
 # Locks wallets, and those of the others on whose balances usage draws, in one order.
@@ -131,32 +139,42 @@ ORDER BY customer_id FOR UPDATE
 
 
 async def lock_with_others(
-    connection: DriverConnection, organization_id: int, customer_ids: Collection[str], others: Iterable[str]
+    connection: DriverConnection,
+    organization_id: int,
+    customer_ids: Collection[str],
+    others: Iterable[str],
+    shards: ShardsOf | None = None,
 ) -> dict[str, Wallet]:
     """Holds the customers' wallets, and those of the others on whose balances usage draws.
 
-    Creates those of the customers that are missing.
+    Creates those of the customers that are missing. shards: of all of them, if the transaction holds them at this
+    node.
     """
-    drawing = set(others)
-    parameters = {
-        "organization_id": organization_id,
-        "ids": "\t".join(sorted(customer_ids)),
-        "others": "\t".join(drawing),
-    }
+    drawing, ids = set(others), sorted(customer_ids)
     async with connection.pipeline():
-        await connection.execute(_CREATE_MANY, parameters)
-        if on_cluster(connection):
+        for shard, indexes in parts_of(ids, shards) if ids else ():
+            await send_create(connection, organization_id, [ids[index] for index in indexes], shard)
+        if on_cluster(connection) and shards is None:
             drawing = await _with_drawdown(connection, organization_id, drawing)
-            sent = await _send_each(connection, _LOCK_ONE, organization_id, drawing.union(customer_ids))
+            sent = await _send_by_shard(connection, _LOCK, organization_id, drawing.union(ids))
         else:
-            sent = [await connection.execute(_LOCK_WITH_OTHERS, parameters)]
+            wanted, named = list(drawing.union(ids)), set(ids)
+            sent = []
+            for shard, indexes in parts_of(wanted, shards):
+                part = [wanted[index] for index in indexes]
+                parameters = {
+                    "organization_id": organization_id,
+                    "ids": "\t".join(sorted(named.intersection(part))),
+                    "others": "\t".join(drawing.intersection(part)),
+                }
+                sent.append(await connection.execute(_in(_LOCK_WITH_OTHERS, shard), parameters))
     return await held(sent)
 
 
 async def send_lock(connection: DriverConnection, organization_id: int, customer_ids: Iterable[str]) -> Sent:
     """Sends what locks those of the customers' wallets that exist; `locked` reads the result."""
     if on_cluster(connection):
-        return await _send_each(connection, _LOCK_ONE_OF_MANY, organization_id, customer_ids)
+        return await _send_by_shard(connection, _LOCK_MANY_OF_SHARD, organization_id, customer_ids)
     parameters = {"organization_id": organization_id, "ids": "\t".join(customer_ids)}
     return [await connection.execute(_LOCK_MANY, parameters)]
 
@@ -205,20 +223,29 @@ async def lock_with_drawdown(
     if shards is None:
         return await held(await send_lock_with_drawdown(raw, organization_id, customer_ids))
     async with raw.pipeline():
-        sent = await send_drawing_of_shards(raw, organization_id, list(customer_ids), shards)
-    drawing = await drawing_of_shards(sent)
-    return await held(await _send_each(raw, _LOCK_ONE, organization_id, drawing)) if drawing else {}
+        sent = await send_lock_with_drawdown(raw, organization_id, customer_ids, shards)
+    return await held(sent)
 
 
 async def send_lock_with_drawdown(
-    connection: DriverConnection, organization_id: int, customer_ids: Iterable[str]
+    connection: DriverConnection, organization_id: int, customer_ids: Iterable[str], shards: ShardsOf | None = None
 ) -> Sent:
-    """Sends what `lock_with_drawdown` executes; `held` reads the result. On a cluster it waits for a read."""
-    if on_cluster(connection):
-        drawing = await _with_drawdown(connection, organization_id, customer_ids)
-        return await _send_each(connection, _LOCK_ONE, organization_id, drawing)
-    parameters = {"organization_id": organization_id, "ids": "\t".join(set(customer_ids))}
-    return [await connection.execute(_LOCK_WITH_DRAWDOWN, parameters)]
+    """Sends what `lock_with_drawdown` executes; `held` reads the result.
+
+    On a cluster it waits for a read, unless shards are named.
+    """
+    ids = list(set(customer_ids))
+    if on_cluster(connection) and shards is None:
+        drawing = await _with_drawdown(connection, organization_id, ids)
+        return await _send_by_shard(connection, _LOCK, organization_id, drawing)
+    if shards is None:
+        parameters = {"organization_id": organization_id, "ids": "\t".join(ids)}
+        return [await connection.execute(_LOCK_WITH_DRAWDOWN, parameters)]
+    sent = []
+    for shard, indexes in by_shard(ids, shards).items():
+        parameters = {"organization_id": organization_id, "ids": "\t".join([ids[index] for index in indexes])}
+        sent.append(await connection.execute(_in(_LOCK_WITH_DRAWDOWN, shard), parameters))
+    return sent
 
 
 async def _with_drawdown(connection: DriverConnection, organization_id: int, customer_ids: Iterable[str]) -> set[str]:
@@ -231,28 +258,19 @@ async def _with_drawdown(connection: DriverConnection, organization_id: int, cus
     return {row[0] for row in await cursor.fetchall()}
 
 
-async def send_drawing_of_shards(
-    connection: DriverConnection, organization_id: int, customer_ids: Sequence[str], shards: ShardsOf
+async def _send_by_shard(
+    connection: DriverConnection, statement: str, organization_id: int, customer_ids: Iterable[str]
 ) -> Sent:
-    """Sends what reads those of the customers on whose balances usage draws from shards that lie at this node."""
-    sent = []
-    for shard, indexes in by_shard(customer_ids, shards).items():
-        statement = _WITH_DRAWDOWN.replace("FROM wallet", f"FROM {shard.wallet}").encode()
-        ids = [customer_ids[index] for index in indexes]
-        sent.append(await connection.execute(statement, {"organization_id": organization_id, "ids": ids}))
-    return sent
+    return await row_locks.send_by_shard(
+        connection,
+        statement.encode(),
+        set(customer_ids),
+        lambda ids: {"organization_id": organization_id, "ids": ids},
+    )
 
 
-async def drawing_of_shards(sent: Sent) -> set[str]:
-    """The result of `send_drawing_of_shards`."""
-    return {row[0] for row in await row_locks.rows(sent)}
-
-
-async def _send_each(
-    connection: DriverConnection, statement: bytes, organization_id: int, customer_ids: Iterable[str]
-) -> Sent:
-    by_customer = {one: {"organization_id": organization_id, "customer_id": one} for one in customer_ids}
-    return await row_locks.send_each(connection, statement, by_customer)
+def _in(statement: str, shard: ShardTables | None) -> bytes:
+    return statement.encode() if shard is None else in_shard(statement.encode(), shard)
 
 
 async def held(sent: Sent) -> dict[str, Wallet]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from sqlalchemy import text
 
 from store.citus.nodes import Node
-from store.citus.shard_tables import ShardTables
+from store.citus.shard_tables import TABLES, ShardTables
 from store.postgres.database import Connection
 from store.postgres.distributed import is_distributed
 
@@ -18,12 +18,9 @@ from store.postgres.distributed import is_distributed
 _SHARDS = text("""
 SELECT CAST(s.shardminvalue AS int) AS first, CASE WHEN n.groupid > 0 THEN n.nodename END AS host, n.nodeport AS port,
     s.shardid,
-    (SELECT shard_name(o.logicalrelid, o.shardid) FROM pg_dist_shard o
-        WHERE o.logicalrelid = to_regclass('event') AND o.shardminvalue = s.shardminvalue) AS event,
-    (SELECT shard_name(o.logicalrelid, o.shardid) FROM pg_dist_shard o
-        WHERE o.logicalrelid = to_regclass('gauge') AND o.shardminvalue = s.shardminvalue) AS gauge,
-    (SELECT shard_name(o.logicalrelid, o.shardid) FROM pg_dist_shard o
-        WHERE o.logicalrelid = to_regclass('wallet') AND o.shardminvalue = s.shardminvalue) AS wallet
+    (SELECT json_object_agg(i.name, shard_name(o.logicalrelid, o.shardid))
+        FROM unnest(CAST(:tables AS text[])) AS i (name)
+        JOIN pg_dist_shard o ON o.logicalrelid = to_regclass(i.name) AND o.shardminvalue = s.shardminvalue) AS names
 FROM pg_dist_shard s
 JOIN pg_dist_placement p USING (shardid)
 JOIN pg_dist_node n ON n.groupid = p.groupid AND n.noderole = 'primary'
@@ -53,16 +50,14 @@ async def read(connection: Connection) -> NodeMap | None:
     """The map of the cluster as it is now; None where customers lie on one PostgreSQL."""
     if not await is_distributed(connection):
         return None
-    rows = (await connection.execute(_SHARDS)).all()
+    rows = (await connection.execute(_SHARDS, {"tables": list(TABLES)})).all()
     if not rows:  # the table has not been distributed yet
         return None
     return NodeMap(
         [row.first for row in rows],
         [None if row.host is None else Node(row.host, row.port) for row in rows],
         [
-            ShardTables(row.shardid, row.event, row.gauge, row.wallet)
-            if row.event and row.gauge and row.wallet
-            else None
+            ShardTables(row.shardid, **row.names) if row.names is not None and len(row.names) == len(TABLES) else None
             for row in rows
         ],
     )

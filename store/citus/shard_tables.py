@@ -9,11 +9,13 @@ shard's metadata, shared, and then finds out whether the shard still lies here. 
 all nodes before it copies the last rows, until its own commit.
 """
 
-from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from functools import lru_cache
 
 from store.postgres.database import Cursor, DriverConnection
-from store.postgres.distributed import NeedsCoordinator
+from store.postgres.distributed import Forms, NeedsCoordinator
 
 # Shards that were split meanwhile do not exist any more, and have no lock. 5: SHARE.
 _HOLD = """
@@ -33,6 +35,19 @@ class ShardTables:
     event: str
     gauge: str
     wallet: str
+    customer: str
+    subscription: str
+    meter: str
+    meter_minute: str
+    reservation: str
+
+    def __hash__(self) -> int:
+        """The shard's number: each event of a commit looks its tables up."""
+        return self.shard_id
+
+
+TABLES = tuple(field.name for field in fields(ShardTables))[1:]
+_NAMED = re.compile(rb"\b(INTO|FROM|JOIN|UPDATE) (%b)\b" % "|".join(TABLES).encode())
 
 
 ShardsOf = Mapping[str, ShardTables]  # by customer
@@ -44,6 +59,27 @@ def by_shard(customer_ids: Iterable[str], shards: ShardsOf) -> dict[ShardTables,
     for index, customer_id in enumerate(customer_ids):
         found.setdefault(shards[customer_id], []).append(index)
     return {one: found[one] for one in sorted(found, key=lambda shard: shard.shard_id)}
+
+
+Part = tuple[ShardTables | None, Sequence[int]]  # of rows: the indexes of those of a shard; None: all are one part
+
+
+def parts_of(customer_ids: Sequence[str], shards: ShardsOf | None) -> list[Part]:
+    """The rows of each shard, as `by_shard`; one part with all of them if no shards are named."""
+    if shards is None:
+        return [(None, range(len(customer_ids)))]
+    return list(by_shard(customer_ids, shards).items())
+
+
+@lru_cache(maxsize=10_000)
+def in_shard(statement: bytes, shard: ShardTables) -> bytes:
+    """A statement of one PostgreSQL with the tables of a shard in place of the distributed ones."""
+    return _NAMED.sub(lambda found: b"%b %b" % (found[1], getattr(shard, found[2].decode()).encode()), statement)
+
+
+def form_for(forms: Forms, connection: DriverConnection, shard: ShardTables | None) -> bytes:
+    """The form of a statement that names the tables of a shard; without one, that for the connection's database."""
+    return forms.on(connection) if shard is None else in_shard(forms.plain, shard)
 
 
 async def send_hold(connection: DriverConnection, shards: Collection[ShardTables]) -> Cursor:

@@ -1,6 +1,6 @@
 """The statements of a small commit: everything up to the commit itself, in one round trip."""
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -33,14 +33,6 @@ class Done:
     moved: list[gauge_moves.Moved]
 
 
-class Drawing(Exception):
-    """Usage of these customers draws on balances whose wallets are not locked: the transaction must roll back."""
-
-    def __init__(self, customer_ids: Collection[str]) -> None:
-        super().__init__("usage draws on balances")
-        self.customer_ids = customer_ids
-
-
 async def store_and_move(
     connection: DriverConnection,
     organization_id: int,
@@ -56,8 +48,7 @@ async def store_and_move(
     Begins the transaction, which must be a `Database.unbegun_transaction`. Nothing is checked between the statements:
     the caller has to, and rolls back if one of them should not have followed the one before.
 
-    shards: of all customers, at the node of a cluster; then no wallet is locked. Raises Drawing if usage draws on
-    one, and NeedsCoordinator if a shard does not lie at the node any more.
+    shards: of all customers, at the node of a cluster. Raises NeedsCoordinator if one does not lie there any more.
     """
     if shards is not None:
         return await _in_shards(connection, organization_id, now, events, moves, all_values, shards)
@@ -98,13 +89,12 @@ async def _in_shards(
                 inserted.append(
                     await stored_events.send_insert(connection, organization_id, now, part, table=shard.event)
                 )
-            customer_ids = list({event.customer_id for event in events})
-            drawing = await wallets.send_drawing_of_shards(connection, organization_id, customer_ids, shards)
+            customer_ids = {event.customer_id for event in events}
+            held = await wallets.send_lock_with_drawdown(connection, organization_id, customer_ids, shards)
             moved = await gauge_moves.send_move_of_shards(connection, organization_id, moves, now, all_values, shards)
     except psycopg.errors.UndefinedTable as error:  # of a shard that was moved, and removed from its old place
         raise NeedsCoordinator from error
     standing = await organizations.locked(locked)
     await shard_tables.check(placed, used)
-    if found := await wallets.drawing_of_shards(drawing):
-        raise Drawing(found)
-    return Done(standing, sum(one.rowcount for one in inserted), {}, await gauge_moves.moved_of_shards(moved))
+    stored = sum(one.rowcount for one in inserted)
+    return Done(standing, stored, await wallets.held(held), await gauge_moves.moved_of_shards(moved))

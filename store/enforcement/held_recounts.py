@@ -78,9 +78,11 @@ ORDER BY 1, 2, 3
 """.encode()
 _LOCK_OPEN = b"""
 SELECT customer_id, reservation_id FROM reservation
-WHERE organization_id = %(organization_id)s AND customer_id = %(customer_id)s
-    AND reservation_id = ANY(%(reservation_ids)s) AND state = 'OPEN'
-ORDER BY reservation_id FOR UPDATE
+WHERE organization_id = %(organization_id)s AND customer_id = ANY(%(customer_ids)s)
+    AND (customer_id, reservation_id) IN (
+        SELECT a COLLATE "C", b COLLATE "C" FROM unnest(%(customers)s::text[], %(reservations)s::text[]) AS i (a, b)
+    ) AND state = 'OPEN'
+ORDER BY customer_id, reservation_id FOR UPDATE
 """
 _CHARGE = b"""
 UPDATE reservation r SET charges = coalesce(r.charges, '[]') || a.charges
@@ -139,11 +141,17 @@ async def _add(connection: DriverConnection, organization_id: int, found: Sequen
     by_customer: dict[str, set[str]] = {}
     for one in found:
         by_customer.setdefault(one.customer_id, set()).add(one.reservation_id)
-    locks = {
-        one: {"organization_id": organization_id, "customer_id": one, "reservation_ids": sorted(ids)}
-        for one, ids in by_customer.items()
-    }
-    held = set(await row_locks.rows(await row_locks.send_each(connection, _LOCK_OPEN, locks)))
+
+    def of_shard(customer_ids: list[str]) -> dict[str, object]:
+        keys = [(one, reservation_id) for one in customer_ids for reservation_id in sorted(by_customer[one])]
+        return {
+            "organization_id": organization_id,
+            "customer_ids": customer_ids,
+            "customers": [customer_id for customer_id, _ in keys],
+            "reservations": [reservation_id for _, reservation_id in keys],
+        }
+
+    held = set(await row_locks.rows(await row_locks.send_by_shard(connection, _LOCK_OPEN, by_customer, of_shard)))
     added = [one for one in found if (one.customer_id, one.reservation_id) in held]
     charges: dict[tuple[str, str], list[tuple[str, str, str]]] = {}
     for one in added:

@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 import orjson
 
 from evaluator.enforcement.meters import Meter, MeterCell
+from store.citus.shard_tables import ShardsOf, form_for, parts_of
 from store.postgres.database import Cursor, DriverConnection
 from store.postgres.distributed import Forms
 
@@ -81,7 +82,7 @@ WHERE m.organization_id = %(organization_id)s AND m.customer_id = ANY(string_to_
 _UPDATE = Forms(_UPDATE_BY_KEY.encode(), _UPDATE_JOINED.encode())
 
 # Stores new meters.
-_INSERT = """
+_INSERT_NEW = """
 INSERT INTO meter (
     organization_id, customer_id, meter_id, counted, held, rules_epoch, counted_from, refused_time, window_end,
     subscription_id, unit, group_values, window_kind, window_minutes, window_start, update_time
@@ -98,60 +99,84 @@ FROM json_to_recordset(%(rows)s::json) AS i (
     window_kind text, window_minutes integer, window_start timestamptz
 )
 """
+_INSERT = Forms(_INSERT_NEW.encode(), _INSERT_NEW.encode())
 
 
-async def send_read(connection: DriverConnection, organization_id: int, keys: Sequence[tuple[str, str]]) -> Cursor:
-    """Sends the statement that reads meters. keys: customer id and meter id; `stored` reads the result."""
-    return await connection.execute(
-        _READ.on(connection),
-        {
+Read = Sequence[tuple[Sequence[int], Cursor]]  # the indexes of the keys that each cursor has read
+
+
+async def send_read(
+    connection: DriverConnection,
+    organization_id: int,
+    keys: Sequence[tuple[str, str]],
+    shards: ShardsOf | None = None,
+) -> Read:
+    """Sends the statements that read meters; `stored` reads the result.
+
+    keys: customer id and meter id. shards: of all customers, if the transaction holds them at this node.
+    """
+    sent = []
+    for shard, indexes in parts_of([customer_id for customer_id, _ in keys], shards):
+        part = [keys[index] for index in indexes]
+        parameters = {
             "organization_id": organization_id,
-            "customer_ids": "\t".join([customer_id for customer_id, _ in keys]),
-            "meter_ids": "\t".join([meter_id for _, meter_id in keys]),
-        },
-    )
+            "customer_ids": "\t".join([customer_id for customer_id, _ in part]),
+            "meter_ids": "\t".join([meter_id for _, meter_id in part]),
+        }
+        sent.append((indexes, await connection.execute(form_for(_READ, connection, shard), parameters)))
+    return sent
 
 
-async def stored(cursor: Cursor, keys: Sequence[tuple[str, str]]) -> dict[str, MeterCell]:
+async def stored(read: Read, keys: Sequence[tuple[str, str]]) -> dict[str, MeterCell]:
     """The result of `send_read`, by meter id; without the meters that do not exist."""
     cells = {}
-    for position, counted, held, rules_epoch, counted_from, refused_time in await cursor.fetchall():
-        customer_id, key = keys[position - 1]
-        cells[key] = MeterCell(counted, held, customer_id, key, None, counted_from, refused_time, rules_epoch)
+    for indexes, cursor in read:
+        for position, counted, held, rules_epoch, counted_from, refused_time in await cursor.fetchall():
+            customer_id, key = keys[indexes[position - 1]]
+            cells[key] = MeterCell(counted, held, customer_id, key, None, counted_from, refused_time, rules_epoch)
     return cells
 
 
 async def send_write(
-    connection: DriverConnection, organization_id: int, cells: Sequence[MeterCell], now: datetime
+    connection: DriverConnection,
+    organization_id: int,
+    cells: Sequence[MeterCell],
+    now: datetime,
+    shards: ShardsOf | None = None,
 ) -> None:
-    """Sends the statements that store cells. The transaction must hold the wallets of their customers."""
+    """Sends the statements that store cells. The transaction must hold the wallets of their customers.
+
+    shards: as of `send_read`.
+    """
     known = [cell for cell in cells if not cell.is_new]
-    if known:
+    for shard, indexes in parts_of([cell.customer_id for cell in known], shards) if known else ():
         await connection.execute(
-            _UPDATE.on(connection),
-            {
-                "organization_id": organization_id,
-                "now": now,
-                "kept_until": _midnight(now) + _KEPT,
-                "customer_ids": "\t".join([cell.customer_id for cell in known]),
-                "meter_ids": "\t".join([cell.key for cell in known]),
-                "counted": "\t".join([str(cell.counted) for cell in known]),
-                "held": "\t".join([str(cell.held) for cell in known]),
-                "rules_epochs": "\t".join([str(cell.rules_epoch) for cell in known]),
-                "counted_from": _times([cell.counted_from for cell in known]),
-                "refused_times": _times([cell.refused_time for cell in known]),
-            },
+            form_for(_UPDATE, connection, shard), _changed(organization_id, [known[index] for index in indexes], now)
         )
-    new = [_row(cell, cell.meter) for cell in cells if cell.is_new and cell.meter is not None]
-    if new:
-        rows = orjson.dumps(new, default=str).decode()
+    new = [(cell.customer_id, _row(cell, cell.meter)) for cell in cells if cell.is_new and cell.meter is not None]
+    for shard, indexes in parts_of([customer_id for customer_id, _ in new], shards) if new else ():
         parameters = {
             "organization_id": organization_id,
             "now": now,
             "kept": _KEPT.days,
-            "rows": rows,
+            "rows": orjson.dumps([new[index][1] for index in indexes], default=str).decode(),
         }
-        await connection.execute(_INSERT, parameters)
+        await connection.execute(form_for(_INSERT, connection, shard), parameters)
+
+
+def _changed(organization_id: int, cells: Sequence[MeterCell], now: datetime) -> dict[str, object]:
+    return {
+        "organization_id": organization_id,
+        "now": now,
+        "kept_until": _midnight(now) + _KEPT,
+        "customer_ids": "\t".join([cell.customer_id for cell in cells]),
+        "meter_ids": "\t".join([cell.key for cell in cells]),
+        "counted": "\t".join([str(cell.counted) for cell in cells]),
+        "held": "\t".join([str(cell.held) for cell in cells]),
+        "rules_epochs": "\t".join([str(cell.rules_epoch) for cell in cells]),
+        "counted_from": _times([cell.counted_from for cell in cells]),
+        "refused_times": _times([cell.refused_time for cell in cells]),
+    }
 
 
 def _row(cell: MeterCell, meter: Meter) -> dict[str, object]:

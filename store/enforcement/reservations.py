@@ -3,17 +3,17 @@
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
-from typing import NamedTuple
 
 import orjson
 
 from evaluator.enforcement.decisions import Outcome, OveragePolicy
 from evaluator.enforcement.reservations import Reservation, ReservationState
 from evaluator.enforcement.usage import Usage
+from store.citus.shard_tables import ShardsOf, form_for, parts_of
 from store.enforcement.records import Record
 from store.postgres import row_locks
 from store.postgres.database import DriverConnection, Row
-from store.postgres.distributed import Forms, on_cluster
+from store.postgres.distributed import Forms
 from store.postgres.row_locks import Sent
 
 # A look-up is faster than a call of the enumeration.
@@ -50,23 +50,6 @@ JOIN reservation r ON r.customer_id = i.customer_id COLLATE "C" AND r.reservatio
 WHERE r.organization_id = %(organization_id)s AND r.customer_id = ANY(string_to_array(%(customer_ids)s, E'\t'))
 """
 _READ = Forms(_READ_BY_KEY.encode(), _READ_JOINED.encode())
-
-# Of reservations by their keys, in one order.
-_LOCK = f"""
-SELECT {COLUMNS}
-FROM unnest(string_to_array(%(customer_ids)s, E'\t'), string_to_array(%(reservation_ids)s, E'\t'))
-    AS i (customer_id, reservation_id)
-JOIN reservation r ON r.organization_id = %(organization_id)s
-    AND r.customer_id = i.customer_id COLLATE "C" AND r.reservation_id = i.reservation_id COLLATE "C"
-ORDER BY r.customer_id, r.reservation_id FOR UPDATE OF r
-""".encode()
-# Of a cluster: those of one customer.
-_LOCK_OF_CUSTOMER = f"""
-SELECT {COLUMNS} FROM reservation r
-WHERE r.organization_id = %(organization_id)s AND r.customer_id = %(customer_id)s
-    AND r.reservation_id = ANY(string_to_array(%(reservation_ids)s, E'\t'))
-ORDER BY r.reservation_id FOR UPDATE
-""".encode()
 
 
 def _rows(columns: Mapping[str, str]) -> str:
@@ -130,32 +113,26 @@ WHERE r.organization_id = %(organization_id)s
 )
 
 
-async def send_read(connection: DriverConnection, organization_id: int, keys: Collection[tuple[str, str]]) -> Sent:
-    """Sends the statement that reads reservations by customer and id; `records` reads the result."""
-    return [await connection.execute(_READ.on(connection), _keys(organization_id, keys))]
-
-
-async def send_lock(connection: DriverConnection, organization_id: int, keys: Collection[tuple[str, str]]) -> Sent:
-    """Like `send_read`, and locks the rows: nothing is added to what they hold until the transaction ends."""
-    if on_cluster(connection):
-        return await _send_lock_each(connection, organization_id, keys)
-    return [await connection.execute(_LOCK, _keys(organization_id, keys))]
-
-
-async def _send_lock_each(
-    connection: DriverConnection, organization_id: int, keys: Collection[tuple[str, str]]
+async def send_read(
+    connection: DriverConnection,
+    organization_id: int,
+    keys: Collection[tuple[str, str]],
+    shards: ShardsOf | None = None,
 ) -> Sent:
-    by_customer: dict[str, list[str]] = {}
-    for customer_id, reservation_id in keys:
-        by_customer.setdefault(customer_id, []).append(reservation_id)
-    parameters = {
-        one: {"organization_id": organization_id, "customer_id": one, "reservation_ids": "\t".join(ids)}
-        for one, ids in by_customer.items()
-    }
-    return await row_locks.send_each(connection, _LOCK_OF_CUSTOMER, parameters)
+    """Sends the statement that reads reservations by customer and id; `records` reads the result.
+
+    shards: of all customers, if the transaction holds them at this node.
+    """
+    sent, listed = [], list(keys)
+    for shard, indexes in parts_of([customer_id for customer_id, _ in listed], shards):
+        part = keys_of(organization_id, [listed[index] for index in indexes])
+        sent.append(await connection.execute(form_for(_READ, connection, shard), part))
+    return sent
 
 
-def _keys(organization_id: int, keys: Collection[tuple[str, str]]) -> dict[str, object]:
+def keys_of(organization_id: int, keys: Iterable[tuple[str, str]]) -> dict[str, object]:
+    """Keys as parameters."""
+    keys = list(keys)
     return {
         "organization_id": organization_id,
         "customer_ids": "\t".join([customer_id for customer_id, _ in keys]),
@@ -168,85 +145,14 @@ async def records(sent: Sent) -> dict[tuple[str, str], Record]:
     return {(row[0], row[1]): record_of(row) for row in await row_locks.rows(sent)}
 
 
-# Reservations as they were read, beside what is stored now.
-_COMPARED = """
-SELECT i.position FROM unnest(
-    string_to_array(%(customer_ids)s, E'\t'), string_to_array(%(reservation_ids)s, E'\t'),
-    string_to_array(%(states)s, E'\t'), string_to_array(%(expire_times)s, E'\t')::timestamptz[],
-    string_to_array(%(settled)s, E'\t')::boolean[], string_to_array(%(charges)s, E'\t')::integer[]
-) WITH ORDINALITY AS i (customer_id, reservation_id, state, expire_time, settled, charges, position)
-{join} reservation r ON r.organization_id = %(organization_id)s
-    AND r.customer_id = i.customer_id COLLATE "C" AND r.reservation_id = i.reservation_id COLLATE "C"
-WHERE (r.state, r.expire_time, r.settled_quantity IS NOT NULL, coalesce(jsonb_array_length(r.charges), 0))
-    IS {distinct} FROM (i.state, i.expire_time, i.settled, i.charges)
-"""
-# Those that have changed, or are gone, since they were read.
-_OTHERS = _COMPARED.format(join="LEFT JOIN", distinct="DISTINCT").encode()
-# Those of a customer that have not, locked: see `read_held`.
-_SAME = (
-    _COMPARED.format(join="JOIN", distinct="NOT DISTINCT") + "AND r.customer_id = %(customer_id)s FOR UPDATE OF r"
-).encode()
-
-
-class Comparison(NamedTuple):
-    """Statements about records that were read. rows: how many they have if none of them has changed or is gone."""
-
-    cursors: Sent
-    rows: int
-
-    @property
-    def differs(self) -> bool:
-        """Whether any of the records has changed, or is gone. The statements have been executed."""
-        return sum(cursor.rowcount for cursor in self.cursors) != self.rows
-
-
-async def send_compare(connection: DriverConnection, organization_id: int, read: Iterable[Record]) -> Comparison:
-    """Sends the statement that finds whether any of the records has changed, or is gone, since it was read."""
-    records = list(read)
-    if not on_cluster(connection):
-        return Comparison([await connection.execute(_OTHERS, _as_read(organization_id, records))], 0)
-    by_customer: dict[str, list[Record]] = {}
-    for record in records:
-        by_customer.setdefault(record.reservation.usage.customer_id, []).append(record)
-    parameters = {
-        customer_id: {**_as_read(organization_id, of_one), "customer_id": customer_id}
-        for customer_id, of_one in by_customer.items()
-    }
-    return Comparison(await row_locks.send_each(connection, _SAME, parameters), len(records))
-
-
-def _as_read(organization_id: int, records: Sequence[Record]) -> dict[str, object]:
-    found = [record.reservation for record in records]
-    return {
-        "organization_id": organization_id,
-        "customer_ids": "\t".join([one.usage.customer_id for one in found]),
-        "reservation_ids": "\t".join([one.reservation_id for one in found]),
-        "states": "\t".join([one.state for one in found]),
-        "expire_times": _times([one.expire_time for one in found]),
-        "settled": "\t".join(["false" if one.settled_quantity is None else "true" for one in found]),
-        "charges": "\t".join([str(len(record.held)) for record in records]),
-    }
-
-
-async def read_held(
-    connection: DriverConnection, organization_id: int, keys: Collection[tuple[str, str]]
-) -> dict[tuple[str, str], Record]:
-    """As `read`, by a transaction that holds the wallets of all whose meters count what the reservations hold.
-
-    Another transaction that held one of these wallets may have added to what a reservation of another customer holds.
-    The nodes of a cluster commit one after the other: the wallet can be free while that does not show yet. So the
-    rows are locked there, which waits for it.
-    """
-    if on_cluster(connection):
-        return await records(await _send_lock_each(connection, organization_id, keys))
-    return await read(connection, organization_id, keys)
-
-
 async def read(
-    connection: DriverConnection, organization_id: int, keys: Collection[tuple[str, str]]
+    connection: DriverConnection,
+    organization_id: int,
+    keys: Collection[tuple[str, str]],
+    shards: ShardsOf | None = None,
 ) -> dict[tuple[str, str], Record]:
-    """Reservations by customer and id; without those that do not exist."""
-    return await records(await send_read(connection, organization_id, keys))
+    """Reservations by customer and id; without those that do not exist. shards: as of `send_read`."""
+    return await records(await send_read(connection, organization_id, keys, shards))
 
 
 def record_of(row: Row) -> Record:
@@ -306,16 +212,20 @@ def record_of(row: Row) -> Record:
     return Record(reservation, digest, charges, draws, answer, settlement)
 
 
-async def send_write(connection: DriverConnection, organization_id: int, written: Sequence[Record]) -> None:
-    """Sends the statements that store records which have changed."""
+async def send_write(
+    connection: DriverConnection, organization_id: int, written: Sequence[Record], shards: ShardsOf | None = None
+) -> None:
+    """Sends the statements that store records which have changed. shards: as of `send_read`."""
     new = [record for record in written if record.is_new]
     if new:
         await connection.execute(_INSERT, {"organization_id": organization_id, **_filled(_made(new))})
     known = [record for record in written if not record.is_new]
     if known:
-        await connection.execute(
-            _UPDATE.on(connection), {"organization_id": organization_id, **_filled(_changed(known))}
-        )
+        for shard, indexes in parts_of([one.reservation.usage.customer_id for one in known], shards):
+            changed = _filled(_changed([known[index] for index in indexes]))
+            await connection.execute(
+                form_for(_UPDATE, connection, shard), {"organization_id": organization_id, **changed}
+            )
 
 
 def _made(records: Sequence[Record]) -> dict[str, str]:
@@ -340,8 +250,8 @@ def _made(records: Sequence[Record]) -> dict[str, str]:
         "charges": "\t".join([record.charges or "" for record in records]),
         "draws": "\t".join([record.draws or "" for record in records]),
         "answer": "\t".join([record.answer or "" for record in records]),
-        "event_time": _times([usage.event_time for usage in usages]),
-        "create_time": _times([one.create_time for one in made]),
+        "event_time": times_of([usage.event_time for usage in usages]),
+        "create_time": times_of([one.create_time for one in made]),
         **_mutable(records),
     }
 
@@ -369,8 +279,8 @@ def _names(reservations: Sequence[Reservation]) -> dict[str, str]:
 def _mutable(records: Sequence[Record]) -> dict[str, str]:
     changed = [record.reservation for record in records]
     return {
-        "expire_time": _times([one.expire_time for one in changed]),
-        "end_time": _times([one.end_time for one in changed]),
+        "expire_time": times_of([one.expire_time for one in changed]),
+        "end_time": times_of([one.end_time for one in changed]),
         "settled_quantity": _texts([one.settled_quantity for one in changed]),
         "settled_cost": _texts([one.settled_cost for one in changed]),
         "settlement": "\t".join([record.settlement or "" for record in records]),
@@ -381,7 +291,7 @@ def _texts(values: Sequence[Decimal | None]) -> str:
     return "\t".join(["" if value is None else str(value) for value in values])
 
 
-def _times(values: Sequence[datetime | None]) -> str:
+def times_of(values: Sequence[datetime | None]) -> str:
     """One call for all times: formatting each time by itself takes longer than all else."""
     texts = orjson.dumps(values).decode()[1:-1]
     return texts.replace("null", "").replace(",", "\t").replace('"', "")

@@ -6,8 +6,10 @@ from decimal import Decimal
 from typing import NamedTuple
 
 from evaluator.enforcement.meters import MeterCell
-from store.postgres.database import DriverConnection
-from store.postgres.distributed import Forms
+from store.citus.shard_tables import ShardsOf, form_for, parts_of
+from store.postgres import row_locks
+from store.postgres.database import Cursor, DriverConnection
+from store.postgres.distributed import Forms, on_cluster
 
 _OF_METERS = r"m.customer_id = ANY(string_to_array(%(customer_ids)s, E'\t'))"
 
@@ -44,7 +46,7 @@ GROUP BY m.customer_id, m.meter_id
     _OF_METERS,
 )
 
-_ADD = """
+_ADD_MINUTES = b"""
 INSERT INTO meter_minute AS m (organization_id, customer_id, meter_id, minute, counted)
 SELECT %(organization_id)s, i.* FROM unnest(
     string_to_array(%(customer_ids)s, E'\t'), string_to_array(%(meter_ids)s, E'\t')::uuid[],
@@ -52,6 +54,7 @@ SELECT %(organization_id)s, i.* FROM unnest(
 ) AS i
 ON CONFLICT (organization_id, customer_id, meter_id, minute) DO UPDATE SET counted = m.counted + excluded.counted
 """
+_ADD = Forms(_ADD_MINUTES, _ADD_MINUTES)
 
 _CLEAR = Forms.naming_shards(
     """
@@ -91,25 +94,10 @@ GROUP BY 1, 2
         AND m.meter_id = i.meter_id
     """,
 )
-# Of a cluster. It reads all minutes of the windows.
-_LEAVING_TOGETHER = """
-SELECT c.position, width_bucket(c.counted, string_to_array(c.amounts, ',')::numeric[]) AS reached, min(c.minute)
-FROM (
-    SELECT m.customer_id, i.position, i.amounts, m.minute, sum(m.counted) OVER (
-        PARTITION BY m.customer_id, i.position ORDER BY m.minute ROWS UNBOUNDED PRECEDING
-    ) AS counted
-    FROM unnest(
-        string_to_array(%(customer_ids)s, E'\t'), string_to_array(%(meter_ids)s, E'\t')::uuid[],
-        string_to_array(%(amounts)s, E'\t'), string_to_array(%(largest)s, E'\t')::numeric[]
-    ) WITH ORDINALITY AS i (customer_id, meter_id, amounts, largest, position)
-    JOIN meter_minute m ON m.customer_id = i.customer_id COLLATE "C" AND m.meter_id = i.meter_id
-    WHERE m.organization_id = %(organization_id)s
-        AND m.customer_id = ANY(string_to_array(%(customer_ids)s, E'\t'))
-) AS c
-WHERE c.counted >= split_part(c.amounts, ',', 1)::numeric
-GROUP BY c.customer_id, 1, 2
-"""
-_LEAVING = Forms(_LEAVING_ONE_BY_ONE.encode(), _LEAVING_TOGETHER.encode())
+# Of a cluster: of the meters of one shard.
+_LEAVING_OF_SHARD = _LEAVING_ONE_BY_ONE.replace(
+    "AND m.meter_id = i.meter_id", "AND m.meter_id = i.meter_id AND m.customer_id = ANY(%(of_shard)s)"
+)
 
 
 class Leaving(NamedTuple):
@@ -126,52 +114,53 @@ async def left(
     cells: Sequence[tuple[MeterCell, datetime]],
     *,
     forget: bool,
+    shards: ShardsOf | None = None,
 ) -> dict[str, Decimal]:
     """What has left the windows of meters, by meter id. cells: each with the first minute that its window has now.
 
-    forget: the minutes are deleted; the transaction must hold the wallets.
+    forget: the minutes are deleted; the transaction must hold the wallets. shards: of all customers, if it holds them
+    at this node.
     """
-    if not cells:
-        return {}
-    cursor = await connection.execute(
-        (_FORGET if forget else _LEFT).on(connection),
-        {
-            "organization_id": organization_id,
-            "customer_ids": "\t".join([cell.customer_id for cell, _ in cells]),
-            "meter_ids": "\t".join([cell.key for cell, _ in cells]),
-            "starts": "\t".join([start.isoformat() for _, start in cells]),
-        },
-    )
-    return {row[0]: row[1] for row in await cursor.fetchall()}
+    found: dict[str, Decimal] = {}
+    forms = _FORGET if forget else _LEFT
+    for shard, indexes in parts_of([cell.customer_id for cell, _ in cells], shards) if cells else ():
+        part = [cells[index] for index in indexes]
+        parameters = {
+            **_keys(organization_id, [cell for cell, _ in part]),
+            "starts": "\t".join([start.isoformat() for _, start in part]),
+        }
+        cursor = await connection.execute(form_for(forms, connection, shard), parameters)
+        found.update({row[0]: row[1] for row in await cursor.fetchall()})
+    return found
 
 
-async def send_add(connection: DriverConnection, organization_id: int, cells: Sequence[MeterCell]) -> None:
-    """Sends the statement that adds what cells have counted since they were read."""
+def _keys(organization_id: int, cells: Sequence[MeterCell]) -> dict[str, object]:
+    return {
+        "organization_id": organization_id,
+        "customer_ids": "\t".join([cell.customer_id for cell in cells]),
+        "meter_ids": "\t".join([cell.key for cell in cells]),
+    }
+
+
+async def send_add(
+    connection: DriverConnection, organization_id: int, cells: Sequence[MeterCell], shards: ShardsOf | None = None
+) -> None:
+    """Sends the statements that add what cells have counted since they were read. shards: as of `left`."""
     rows = [(cell, minute, amount) for cell in cells for minute, amount in cell.minutes.items()]
-    if rows:
-        await connection.execute(
-            _ADD,
-            {
-                "organization_id": organization_id,
-                "customer_ids": "\t".join([cell.customer_id for cell, _, _ in rows]),
-                "meter_ids": "\t".join([cell.key for cell, _, _ in rows]),
-                "minutes": "\t".join([minute.isoformat() for _, minute, _ in rows]),
-                "amounts": "\t".join([str(amount) for _, _, amount in rows]),
-            },
-        )
+    for shard, indexes in parts_of([cell.customer_id for cell, _, _ in rows], shards) if rows else ():
+        part = [rows[index] for index in indexes]
+        parameters = {
+            **_keys(organization_id, [cell for cell, _, _ in part]),
+            "minutes": "\t".join([minute.isoformat() for _, minute, _ in part]),
+            "amounts": "\t".join([str(amount) for _, _, amount in part]),
+        }
+        await connection.execute(form_for(_ADD, connection, shard), parameters)
 
 
 async def clear(connection: DriverConnection, organization_id: int, cells: Sequence[MeterCell]) -> None:
     """Deletes all minutes of meters, which are about to be counted anew."""
     if cells:
-        await connection.execute(
-            _CLEAR.on(connection),
-            {
-                "organization_id": organization_id,
-                "customer_ids": "\t".join([cell.customer_id for cell in cells]),
-                "meter_ids": "\t".join([cell.key for cell in cells]),
-            },
-        )
+        await connection.execute(_CLEAR.on(connection), _keys(organization_id, cells))
 
 
 async def leaving(
@@ -185,19 +174,10 @@ async def leaving(
     for one in wanted:
         by_meter.setdefault((one.customer_id, one.meter_id), {})[one.amount] = None
     asked = [(key, sorted(amounts)) for key, amounts in by_meter.items()]
-    cursor = await connection.execute(
-        _LEAVING.on(connection),
-        {
-            "organization_id": organization_id,
-            "customer_ids": "\t".join([customer_id for (customer_id, _), _ in asked]),
-            "meter_ids": "\t".join([meter_id for (_, meter_id), _ in asked]),
-            "amounts": "\t".join([",".join(map(str, amounts)) for _, amounts in asked]),
-            "largest": "\t".join([str(amounts[-1]) for _, amounts in asked]),
-        },
-    )
     first: list[list[datetime | None]] = [[None] * len(amounts) for _, amounts in asked]
-    for position, reached, minute in await cursor.fetchall():
-        first[position - 1][reached - 1] = minute
+    for indexes, cursor in await _send_leaving(connection, organization_id, asked):
+        for position, reached, minute in await cursor.fetchall():
+            first[indexes[position - 1]][reached - 1] = minute
     for (key, amounts), of_meter in zip(asked, first, strict=True):
         earliest: datetime | None = None
         for amount, minute in zip(reversed(amounts), reversed(of_meter), strict=True):
@@ -205,3 +185,37 @@ async def leaving(
             earliest = minute if earliest is None or (minute is not None and minute < earliest) else earliest
             by_meter[key][amount] = earliest
     return [by_meter[one.customer_id, one.meter_id][one.amount] for one in wanted]
+
+
+_Asked = Sequence[tuple[tuple[str, str], Sequence[Decimal]]]  # customer and meter, and its amounts, ascending
+
+
+async def _send_leaving(
+    connection: DriverConnection, organization_id: int, asked: _Asked
+) -> list[tuple[Sequence[int], Cursor]]:
+    """Sends the statements of `leaving`, each with the indexes of what it asks."""
+
+    def parameters(indexes: Sequence[int]) -> dict[str, object]:
+        part = [asked[index] for index in indexes]
+        return {
+            "organization_id": organization_id,
+            "customer_ids": "\t".join([customer_id for (customer_id, _), _ in part]),
+            "meter_ids": "\t".join([meter_id for (_, meter_id), _ in part]),
+            "amounts": "\t".join([",".join(map(str, amounts)) for _, amounts in part]),
+            "largest": "\t".join([str(amounts[-1]) for _, amounts in part]),
+        }
+
+    if not on_cluster(connection):
+        every = range(len(asked))
+        return [(every, await connection.execute(_LEAVING_ONE_BY_ONE, parameters(every)))]
+    by_customer: dict[str, list[int]] = {}
+    for index, ((customer_id, _), _) in enumerate(asked):
+        by_customer.setdefault(customer_id, []).append(index)
+    parts: list[list[int]] = []
+
+    def of_shard(customer_ids: list[str]) -> dict[str, object]:
+        parts.append([index for customer_id in customer_ids for index in by_customer[customer_id]])
+        return {**parameters(parts[-1]), "of_shard": customer_ids}
+
+    sent = await row_locks.send_by_shard(connection, _LEAVING_OF_SHARD.encode(), by_customer, of_shard)
+    return list(zip(parts, sent, strict=True))

@@ -10,7 +10,7 @@ import orjson
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from store.enforcement import reservations
+from store.enforcement import reservation_locks, reservations
 from store.erasures.jobs import ErasureJob, StepResult
 from store.erasures.wallet_locks import lock_wallets
 from store.postgres.database import driver
@@ -71,7 +71,7 @@ async def forget_in_reservations(connection: AsyncConnection, job: ErasureJob, l
     await lock_wallets(connection, organization_id, {row.customer_id for row in found})
     raw = await driver(connection)
     keys = [(row.customer_id, row.reservation_id) for row in found]
-    stored = await reservations.records(await reservations.send_lock(raw, organization_id, keys))
+    stored = await reservations.records(await reservation_locks.send_lock(raw, organization_id, keys))
     rows = [(*key, record.charges, record.answer, record.settlement) for key, record in stored.items()]
     written = {
         "organization_id": organization_id,

@@ -103,9 +103,10 @@ SELECT marker FROM ({_MARKER_OF_SHARD}) AS of_shard WHERE shard = ANY(ARRAY(
 _LEAST_OF = """
 SELECT min(epoch) FROM organization_epoch WHERE organization_id = %s AND customer_id = ANY(%s::text[])
 """
-_ARE_COMPLETE = text("""
-SELECT (SELECT count(*) FROM organization_epoch WHERE organization_id = :organization_id)
+_SHOWN = text("""
+SELECT CASE WHEN (SELECT count(*) FROM organization_epoch WHERE organization_id = :organization_id)
     >= (SELECT count(*) FROM pg_dist_shard WHERE logicalrelid = to_regclass('organization_epoch'))
+THEN (SELECT min(epoch) FROM organization_epoch WHERE organization_id = :organization_id) END
 """)
 _STANDING_OF_ALL = text("SELECT epoch, name FROM organization WHERE organization_id = :organization_id")
 _CREATE = text("""
@@ -212,9 +213,13 @@ async def rename(connection: DriverConnection, organization_id: int, name: str) 
     await connection.execute(_RENAME, (name, organization_id))
 
 
-async def are_complete(connection: AsyncConnection, organization_id: int) -> bool:
-    """Whether each shard has a row of the organization."""
-    return bool(await connection.scalar(_ARE_COMPLETE, {"organization_id": organization_id}))
+async def shown(connection: AsyncConnection, organization_id: int) -> int | None:
+    """The epoch that each node shows, or a later one; None if not each shard has a row of the organization.
+
+    Epochs only rise, so this stays true.
+    """
+    found = await connection.scalar(_SHOWN, {"organization_id": organization_id})
+    return None if found is None else int(found)
 
 
 async def create(connection: AsyncConnection, organization_id: int) -> None:

@@ -136,15 +136,16 @@ async def rename(connection: AsyncConnection, organization_id: int, name: str) -
     )
 
 
-async def prepare_nodes(connection: AsyncConnection, organization_id: int) -> None:
+async def prepare_nodes(connection: AsyncConnection, organization_id: int) -> int | None:
     """Gives each node of a cluster the epoch of an organization, so that ingest can run there.
 
-    Waits for ingest that is in progress, unless the nodes have it already.
+    Waits for ingest that is in progress, unless the nodes have it already. Then it returns the epoch that all show.
     """
-    if await node_epochs.are_complete(connection, organization_id):
-        return
-    await begin_change(connection, organization_id)
-    await node_epochs.create(connection, organization_id)
+    shown = await node_epochs.shown(connection, organization_id)
+    if shown is None:
+        await begin_change(connection, organization_id)
+        await node_epochs.create(connection, organization_id)
+    return shown
 
 
 async def begin_change(connection: AsyncConnection, organization_id: int) -> int:

@@ -10,7 +10,6 @@ from typing import Any
 
 from evaluator.aggregation import Aggregation
 from evaluator.alert_index import AlertIndex
-from evaluator.definitions import DEFAULT_CURRENCY
 from evaluator.periods import DEFAULT_CYCLE, BillingCycle, Cadence
 from evaluator.raw_events import RawEvents
 from evaluator.routing_facts import NO_FIELDS, CustomerFacts, MetricFacts, SubscriptionFacts
@@ -93,12 +92,13 @@ async def customers(
     ids = list(dict.fromkeys(customer_ids))
     rows = await _fetch(connection, _CUSTOMERS.on(connection), organization_id, ids=ids)
     found = [customer_of(row) for row in rows]
-    return await _with_alerts(connection, organization_id, found) if with_alerts else found
+    return await with_alerts_of(connection, organization_id, found) if with_alerts else found
 
 
-async def _with_alerts(
+async def with_alerts_of(
     connection: DriverConnection, organization_id: int, found: list[CustomerFacts]
 ) -> list[CustomerFacts]:
+    """Customers with the alerts that name them."""
     if not found:
         return found
     names = [customer.customer_id for customer in found]
@@ -196,7 +196,7 @@ async def cancel_deletions(
 # that out; the caller reads it afterwards.
 
 # Registers customers with the default billing cycle. A shard cannot read other tables in RETURNING.
-_REGISTER_CUSTOMERS = """
+REGISTER_CUSTOMERS = """
 INSERT INTO customer (
     organization_id, customer_id, anchor_time, cadence, interval_count, time_zone, create_time, update_time,
     changed_epoch
@@ -207,12 +207,12 @@ ON CONFLICT DO NOTHING
 RETURNING customer_id, currency, {columns}
 """
 _REGISTER_AND_READ = Forms(
-    _REGISTER_CUSTOMERS.format(columns=f"{_EXCLUDED}, {LIMITS_COLUMN}").encode(),
-    _REGISTER_CUSTOMERS.format(columns="NULL, NULL").encode(),
+    REGISTER_CUSTOMERS.format(columns=f"{_EXCLUDED}, {LIMITS_COLUMN}").encode(),
+    REGISTER_CUSTOMERS.format(columns="NULL, NULL").encode(),
 )
 
 # Registers subscriptions without a billing cycle of their own.
-_REGISTER_SUBSCRIPTIONS = """
+REGISTER_SUBSCRIPTIONS = """
 INSERT INTO subscription (organization_id, customer_id, subscription_id, create_time, update_time, changed_epoch)
 SELECT %(organization_id)s, customer, id, %(now)s, %(now)s, %(epoch)s
 FROM unnest(%(customers)s::text[], %(ids)s::text[]) AS i (customer, id)
@@ -229,6 +229,18 @@ RETURNING metric_id
 """
 
 
+def new_customer(epoch: int, now: datetime) -> dict[str, Any]:
+    """The parameters of REGISTER_CUSTOMERS beside the organization and the ids."""
+    return {
+        "anchor": DEFAULT_CYCLE.anchor,
+        "cadence": DEFAULT_CYCLE.cadence.value,
+        "count": DEFAULT_CYCLE.interval_count,
+        "zone": DEFAULT_CYCLE.time_zone,
+        "now": now,
+        "epoch": epoch,
+    }
+
+
 async def register_customers(
     connection: DriverConnection, organization_id: int, customer_ids: Sequence[str], epoch: int, now: datetime
 ) -> list[CustomerFacts]:
@@ -238,41 +250,17 @@ async def register_customers(
         _REGISTER_AND_READ.on(connection),
         organization_id,
         ids=list(customer_ids),
-        anchor=DEFAULT_CYCLE.anchor,
-        cadence=DEFAULT_CYCLE.cadence.value,
-        count=DEFAULT_CYCLE.interval_count,
-        zone=DEFAULT_CYCLE.time_zone,
-        now=now,
-        epoch=epoch,
+        **new_customer(epoch, now),
     )
     if on_cluster(connection):
         return await customers(connection, organization_id, [row[0] for row in rows])
     made = [
-        CustomerFacts(row[0], None, row[1], DEFAULT_CYCLE, epoch, now, _excluded(row[2]), limits=read_column(row[3]))
+        CustomerFacts(
+            row[0], None, row[1], DEFAULT_CYCLE, epoch, now, excluded_of(row[2]), limits=read_column(row[3])
+        )
         for row in rows
     ]
-    return await _with_alerts(connection, organization_id, made)  # an alert may be older than its customer
-
-
-# The limits of customers, whether these exist or not.
-_LIMITS = f"""
-SELECT customer.customer_id, {LIMITS_COLUMN}
-FROM (
-    SELECT %(organization_id)s::bigint AS organization_id, id COLLATE "C" AS customer_id
-    FROM unnest(%(ids)s::text[]) AS i (id)
-) AS customer
-"""
-
-
-async def as_if_registered(
-    connection: DriverConnection, organization_id: int, customer_ids: Iterable[str], epoch: int, now: datetime
-) -> list[CustomerFacts]:
-    """What `register_customers` would register of unknown customers, without their alerts; registers nothing."""
-    rows = await _fetch(connection, _LIMITS, organization_id, ids=list(customer_ids))
-    return [
-        CustomerFacts(row[0], None, DEFAULT_CURRENCY, DEFAULT_CYCLE, epoch, now, limits=read_column(row[1]))
-        for row in rows
-    ]
+    return await with_alerts_of(connection, organization_id, made)  # an alert may be older than its customer
 
 
 async def register_subscriptions(
@@ -281,7 +269,7 @@ async def register_subscriptions(
     """Registers unknown subscriptions (keys sorted), which have the billing cycle of their customer."""
     rows = await _fetch(
         connection,
-        _REGISTER_SUBSCRIPTIONS,
+        REGISTER_SUBSCRIPTIONS,
         organization_id,
         customers=[customer_id for customer_id, _ in keys],
         ids=[subscription_id for _, subscription_id in keys],
@@ -326,7 +314,7 @@ def customer_of(row: Row) -> CustomerFacts:
     customer_id, plan_id, currency, anchor, cadence, count, zone, changed_epoch, update_time = row[:9]
     exclusions, end, limits, being_erased, parent_customer_id, below_change_time = row[9:]
     cycle = _cycle(anchor, cadence, count, zone)
-    excluded, own = _excluded(exclusions), read_column(limits)
+    excluded, own = excluded_of(exclusions), read_column(limits)
     return CustomerFacts(
         customer_id,
         plan_id,
@@ -343,7 +331,7 @@ def customer_of(row: Row) -> CustomerFacts:
     )
 
 
-def _excluded(pairs: Iterable[tuple[str, str]] | None) -> frozenset[tuple[str, str | None]]:
+def excluded_of(pairs: Iterable[tuple[str, str]] | None) -> frozenset[tuple[str, str | None]]:
     """The exclusions in a column _EXCLUDED: alert id, and subscription id or None for all of the customer."""
     return frozenset((alert_id, subscription_id or None) for alert_id, subscription_id in pairs or ())
 

@@ -22,7 +22,15 @@ from tests.support.balances.holder import Holder
 from tests.support.postgres.lock_waits import END_WAITING_SESSIONS, until_it_waits_for_a_lock
 from tests.support.postgres.nodes import workers
 from tests.support.usage.caller import Caller, ingest_held, usage_alert
-from tests.support.usage.node_servers import CUSTOMERS, MOVE, PLACE_AND_OTHER, Server, assert_totals, servers_of
+from tests.support.usage.node_servers import (
+    CUSTOMERS,
+    MOVE,
+    PLACE_AND_OTHER,
+    Server,
+    assert_totals,
+    prepared,
+    servers_of,
+)
 
 pytestmark = pytest.mark.skipif(
     not workers(), reason="no cluster is named: set TIDEMARK_TEST_DATABASE_URL and TIDEMARK_TEST_CITUS_WORKERS"
@@ -30,7 +38,6 @@ pytestmark = pytest.mark.skipif(
 
 _LEVEL = 50
 _ROUNDS, _SEED = 12, 20261130
-_PREPARED = "SELECT count(*) FROM pg_dist_transaction"
 _LIES_HERE = """
 SELECT groupid = (SELECT groupid FROM pg_dist_local_group) FROM pg_dist_placement
 WHERE shardid = get_shard_id_for_distribution_column('customer', CAST(:customer_id AS text))
@@ -44,21 +51,10 @@ async def servers(caller: Caller, clock: ManualClock) -> AsyncIterator[list[Serv
         yield made
 
 
-def _prepared(server: Server) -> int:
-    """How many transactions of two phases the workers have begun."""
-    found = 0
-    for pool in server.pools():
-        with psycopg.connect(pool.url) as connection:
-            row = connection.execute(_PREPARED).fetchone()
-            assert row is not None
-            found += row[0]
-    return found
-
-
 async def test_usage_of_known_customers_touches_one_node(servers: list[Server]) -> None:
     server = servers[0]
     await server.send(*server.events(CUSTOMERS))
-    through_coordinator, prepared = server.database.waits, _prepared(server)
+    through_coordinator, begun = server.database.waits, prepared(server)
     before, placed = [pool.waits for pool in server.pools()], server.monitoring.placed.copy()
     for _ in range(5):
         outcome = await server.send(*server.events(CUSTOMERS * 3))
@@ -66,7 +62,7 @@ async def test_usage_of_known_customers_touches_one_node(servers: list[Server]) 
     for one in CUSTOMERS:  # alone, by the shorter way
         await server.send(*server.events([one]))
     assert server.database.waits == through_coordinator
-    assert _prepared(server) == prepared
+    assert prepared(server) == begun
     assert set(server.monitoring.placed - placed) == {(AT_NODE,)}
     assert all(pool.waits > earlier for pool, earlier in zip(server.pools(), before, strict=True))
 

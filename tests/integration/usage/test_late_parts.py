@@ -1,10 +1,13 @@
 """On a cluster, usage is exact although parts of a commit show late at workers, or stay in doubt for a while."""
 
 from collections.abc import Awaitable
+from typing import NoReturn
 
 import grpc
 import pytest
 
+from engine.ingest.commit_transactions import CommitTransactions
+from engine.rules.preparing import NotAtNode
 from generated.tidemark.v1 import customer_pb2
 from tests.support.postgres.late_parts import LateParts, late
 from tests.support.postgres.nodes import workers
@@ -44,8 +47,14 @@ async def test_facts_whose_change_is_in_doubt_are_not_cached_as_they_were(late: 
     assert await caller.rows(_TOTAL) == [(101,)]
 
 
-async def test_new_alert_counts_usage_whose_commit_is_in_doubt(late: LateParts, caller: Caller) -> None:
+async def test_new_alert_counts_usage_whose_commit_is_in_doubt(
+    late: LateParts, caller: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def at_coordinator(*_: object) -> NoReturn:
+        raise NotAtNode
+
     await caller.send(caller.event("a"))
+    monkeypatch.setattr(CommitTransactions, "prepare", at_coordinator)
     with late.lost():  # a new metric lies on the coordinator, so it takes part in the commit
         await caller.send(caller.event("b"), caller.event("c", metric="new"))
     assert await _refusal(caller.create(usage_alert("100"))) == _UNAVAILABLE

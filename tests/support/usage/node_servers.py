@@ -1,9 +1,11 @@
-"""Servers that commit usage at the nodes of a cluster, without their processes: pools, nodes and pipelines."""
+"""Servers that commit usage at the nodes of a cluster, in the process of the test: pools, nodes and pipelines."""
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from decimal import Decimal
+
+import psycopg
 
 from engine.ingest.batches import Batch, Outcome
 from engine.ingest.monitoring import IngestMonitoring
@@ -21,6 +23,7 @@ from tests.support.usage.service import GRACE
 
 CUSTOMERS = [f"c{number}" for number in range(12)]  # of 4 shards; each node has some
 _SERVERS = 2
+_PREPARED = "SELECT count(*) FROM pg_dist_transaction"
 _GAUGES = "SELECT customer_id, value FROM gauge WHERE organization_id = %(organization_id)s ORDER BY 1"
 _STORED = """
 SELECT customer_id, sum(quantity) FROM event WHERE organization_id = %(organization_id)s GROUP BY 1 ORDER BY 1
@@ -77,7 +80,8 @@ class Server:
         await self.database.close()
 
 
-async def _server(caller: Caller, clock: Clock, number: int) -> Server:
+async def open_server(caller: Caller, clock: Clock, number: int) -> Server:
+    """A server beside that of the caller, for its organization."""
     [[organization_id]] = await caller.rows("SELECT %(organization_id)s")
     database = Database(caller.database_url, pool_size=4)
     nodes = await open_nodes(database, {}, seats=4)
@@ -102,7 +106,7 @@ async def _server(caller: Caller, clock: Clock, number: int) -> Server:
 async def servers_of(caller: Caller, clock: Clock) -> AsyncIterator[list[Server]]:
     """Two servers beside that of the caller, which know the customers and the metric; an alert watches all usage."""
     await caller.create(usage_alert("1000000"))
-    made = [await _server(caller, clock, number) for number in range(_SERVERS)]
+    made = [await open_server(caller, clock, number) for number in range(_SERVERS)]
     for server in made:
         for _ in range(2):  # a metric that usage registered is read once more
             await server.send(*server.events(CUSTOMERS, quantity=0))
@@ -124,3 +128,14 @@ async def assert_in_their_shards(caller: Caller) -> None:
         alone = "WHERE organization_id = %(organization_id)s AND customer_id = %(customer_id)s"
         for of_one in (f"SELECT sum(quantity) FROM event {alone}", f"SELECT sum(value) FROM gauge {alone}"):
             assert await caller.rows(of_one, customer_id=customer_id) == [(total,)]
+
+
+def prepared(server: Server) -> int:
+    """How many transactions of two phases the workers have begun."""
+    found = 0
+    for pool in server.pools():
+        with psycopg.connect(pool.url) as connection:
+            row = connection.execute(_PREPARED).fetchone()
+            assert row is not None
+            found += row[0]
+    return found

@@ -84,7 +84,7 @@ async def test_lost_connections_of_a_node_cost_the_coordinator_no_try(monkeypatc
     async def others_go_on() -> None:
         seen.append("others")
 
-    monkeypatch.setattr(commit_places, "is_known", lambda *_: True)
+    monkeypatch.setattr(commit_places, "knows", lambda *_: True)
     node = SimpleNamespace(worker=SimpleNamespace(database="node"), shards_of=lambda _: {})
     monitoring = IngestMonitoring()
     places = CommitPlaces(cast(Any, Transactions()), cast(Any, "coordinator"), cast(Any, node), monitoring)

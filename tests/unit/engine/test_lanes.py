@@ -58,8 +58,9 @@ async def test_lanes_are_those_of_the_map_by_which_their_customers_were_found(
             await nodes.refresh()
         return [-5 if one == "acme" else 5 for one in customer_ids]
 
-    async def prepare(_: object, organization_id: int) -> None:
+    async def prepare(_: object, organization_id: int) -> int:
         assert organization_id == ACME.organization_id
+        return 0
 
     monkeypatch.setattr(customer_nodes, "read", read)
     monkeypatch.setattr(customer_nodes, "hashes", hashes)

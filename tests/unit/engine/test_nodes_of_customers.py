@@ -52,12 +52,16 @@ async def test_shards_are_found_after_a_connection_was_lost(monkeypatch: pytest.
 async def test_organization_is_prepared_after_a_connection_was_lost(monkeypatch: pytest.MonkeyPatch) -> None:
     prepared = []
 
-    async def prepare(_: object, organization_id: int) -> None:
+    async def prepare(_: object, organization_id: int) -> int | None:
         prepared.append(organization_id)
+        return None if len(prepared) == 1 else 3  # the first time it makes rows, which do not show yet
 
     monkeypatch.setattr(organizations, "prepare_nodes", prepare)
-    await nodes_of(Losing(1)).prepare(7)
-    assert prepared == [7]
+    nodes = nodes_of(Losing(1))
+    assert nodes.shown_epoch(7) < 0
+    await nodes.prepare(7)
+    assert prepared == [7, 7]
+    assert nodes.shown_epoch(7) == 3
 
 
 async def test_database_that_stays_away_is_reported() -> None:
