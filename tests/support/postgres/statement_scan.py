@@ -38,7 +38,7 @@ _RETURNING = re.compile(r"\bRETURNING\b")
 _UPSERT = re.compile(r"\bDO UPDATE SET\b")
 _TIME = re.compile(r"\b(?:now|clock_timestamp|statement_timestamp|transaction_timestamp|random)\s*\(")
 # A day or month later, by the TimeZone of a node, and a text by its DateStyle: Citus opens sessions with those.
-_LATER = re.compile(r"'UTC'\)\s*[+-]")
+_LATER = re.compile(r",\s*'UTC'\)\s*[+-]")
 _TEXT_OF_TIME = re.compile(r"\w+_(?:time|start|end)\b(?:\s+END)?\)*(?:::text|\s+AS\s+text)\b")
 _APART = (Placement.COORDINATOR, Placement.COORDINATOR_ALONE)
 
