@@ -85,7 +85,7 @@ async def test_times_of_limits_are_read(connection: DriverConnection) -> None:
     await connection.execute(
         "INSERT INTO customer (organization_id, customer_id, anchor_time, cadence, interval_count, time_zone,"
         " create_time, update_time, changed_epoch)"
-        " VALUES (%(organization_id)s, 'acme', %(now)s, 'MONTHLY', 1, 'UTC', %(now)s, %(now)s, 0)",
+        " VALUES (%(organization_id)s, 'acme', %(now)s, 'month', 1, 'UTC', %(now)s, %(now)s, 0)",
         parameters,
     )
     await connection.execute(
