@@ -98,10 +98,12 @@ class BackgroundTask:
             return
         self._run = _Run()
         before = tuple(self._tasks)
-        # In an empty context: its steps belong to no call, also when a call has started it.
-        task = asyncio.create_task(self._work(self._run, before), name=self._name, context=contextvars.Context())
+        # In an empty context: its steps belong to no call, also when a call has started it. The task and its callback
+        # would keep the context of the call, and all that is in it, as long as the task runs.
+        empty = contextvars.Context()
+        task = asyncio.create_task(self._work(self._run, before), name=self._name, context=empty)
         self._tasks[task] = self._run
-        task.add_done_callback(self._ended)
+        task.add_done_callback(self._ended, context=empty)
 
     def wake(self) -> None:
         """Ends the current pause or skips the next one, so that a step follows. It does not end a back-off."""

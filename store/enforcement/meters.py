@@ -90,7 +90,8 @@ INSERT INTO meter (
 SELECT %(organization_id)s, i.customer_id, i.meter_id, i.counted, i.held, i.rules_epoch, i.counted_from,
     i.refused_time, coalesce(
         i.window_end,
-        date_trunc('day', %(now)s::timestamptz, 'UTC') + make_interval(days => %(kept)s, mins => i.window_minutes)
+        (date_trunc('day', %(now)s::timestamptz AT TIME ZONE 'UTC')
+            + make_interval(days => %(kept)s, mins => i.window_minutes)) AT TIME ZONE 'UTC'
     ),
     i.subscription_id, i.unit, i.group_values, i.window_kind, i.window_minutes, i.window_start, %(now)s
 FROM json_to_recordset(%(rows)s::json) AS i (

@@ -12,11 +12,11 @@ from evaluator.limits import NO_LIMITS, LimitChange, Limits, limit_of
 from store.limits.windows import window_of
 from store.postgres.database import DriverConnection, Row
 
-# The columns of a limit, as `_limit` reads them.
+# The columns of a limit, as `_limit` reads them. In JSON, a time has one form whatever the DateStyle of the node is.
 _FIELDS = (
     "l.currency, l.metric_id, l.groups, l.amount::text, l.changed_epoch, l.limit_id, l.enforcement, l.window_kind,"
     " l.window_minutes, CASE WHEN l.enforced_as_of = l.changed_epoch THEN l.enforced_epoch ELSE l.changed_epoch END,"
-    " (CASE WHEN l.enforced_as_of = l.changed_epoch THEN l.enforced_time ELSE l.update_time END)::text"
+    " json_build_array(CASE WHEN l.enforced_as_of = l.changed_epoch THEN l.enforced_time ELSE l.update_time END)->>0"
 )
 
 # The limits of a customer itself, as a column of a statement about `customer`; `read_column` reads it.

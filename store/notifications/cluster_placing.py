@@ -24,9 +24,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from store.notifications.placed import PendingRow, Placed, lock_feed
 from store.postgres import apart
 
+# In JSON, a time has one form whatever the DateStyle of the node is.
 _COLUMNS = """
     p.arrival, p.sequence AS turn, p.customer_id, p.notification_id, n.alert_id, CAST(n.gauge_id AS text) AS gauge_id,
-    n.sequence, n.event_type, n.condition_type, CAST(n.create_time AS text) AS create_time
+    n.sequence, n.event_type, n.condition_type, json_build_array(n.create_time) ->> 0 AS create_time
 """
 _SAME = """
     n.organization_id = p.organization_id AND n.customer_id = p.customer_id AND n.notification_id = p.notification_id

@@ -18,6 +18,7 @@ from store.postgres.distributed import Forms
 from store.postgres.failures import is_duplicate
 from store.postgres.partitions import month_start, next_month
 from store.tables import event_key
+from store.usage.months import in_month_of
 
 try:
     from store.usage import native_rows
@@ -78,8 +79,7 @@ _ALIKE = f"""
 SELECT i.position
 FROM {_EVENTS} WITH ORDINALITY AS i ({_OWN_COLUMNS}, position)
 JOIN event e ON {_OF_EVENT}
-    AND e.event_time >= date_trunc('month', i.event_time, 'UTC')
-    AND e.event_time < date_trunc('month', i.event_time, 'UTC') + interval '1 month' {{shards}}
+    AND {in_month_of("i.event_time")} {{shards}}
 WHERE (e.event_time, e.subscription_id, e.metric_id, e.quantity, e.cost, e.currency, e.properties, e.event_name)
     IS NOT DISTINCT FROM
     (
@@ -95,8 +95,7 @@ _STORED = f"""
 SELECT i.position
 FROM {_EVENTS} WITH ORDINALITY AS i ({_OWN_COLUMNS}, position)
 JOIN event e ON {_OF_EVENT}
-    AND e.event_time >= date_trunc('month', i.event_time, 'UTC')
-    AND e.event_time < date_trunc('month', i.event_time, 'UTC') + interval '1 month' {{shards}}
+    AND {in_month_of("i.event_time")} {{shards}}
 """
 _IN_MONTHS = "AND e.event_time >= %(since)s AND e.event_time < %(until)s"
 _OF_CUSTOMERS = r"e.customer_id = ANY(string_to_array(%(customer_id)s, E'\t'))"

@@ -6,6 +6,7 @@ from datetime import datetime
 from store.postgres.database import Cursor, DriverConnection
 from store.postgres.distributed import Forms
 from store.tables import event_key
+from store.usage.months import in_month_of
 
 # One probe of the index of a partition for each. Columns come as text with tabs between the values. Citus takes the
 # columns of the function for text, unless it is in a subquery.
@@ -18,8 +19,7 @@ FROM (
     ) AS i (customer_id, event_id, event_time)
 ) AS i
 JOIN event e ON {event_key.of_event("%(organization_id)s", "i.customer_id", "i.event_id")}
-    AND e.event_time >= date_trunc('month', i.event_time, 'UTC')
-    AND e.event_time < date_trunc('month', i.event_time, 'UTC') + interval '1 month' {{shards}}
+    AND {in_month_of("i.event_time")} {{shards}}
 """
 _THOSE_STORED = Forms.naming_shards(_READ, r"e.customer_id = ANY(string_to_array(%(customer_ids)s, E'\t'))")
 

@@ -10,6 +10,7 @@ from store.postgres.database import Connection, DriverConnection, Row, driver
 from store.postgres.distributed import Forms, on_cluster
 from store.postgres.pipelines import fetched_each
 from store.tables import event_key
+from store.usage.months import in_month_of
 
 # The events that the keys name, as rows `i`.
 _KEYS = """unnest(
@@ -17,11 +18,7 @@ _KEYS = """unnest(
 ) WITH ORDINALITY AS i (customer_id, event_id, event_time, position)"""
 
 # Whether the time of a row `e` is in the month that a key `i` names.
-_IN_MONTH = """(
-        i.event_time IS NULL
-        OR e.event_time >= date_trunc('month', i.event_time, 'UTC')
-        AND e.event_time < date_trunc('month', i.event_time, 'UTC') + interval '1 month'
-    )"""
+_IN_MONTH = f"(i.event_time IS NULL OR {in_month_of('i.event_time')})"
 _OF_EVENT = event_key.of_event("%(organization_id)s", "i.customer_id", "i.event_id")
 
 # Locks events, in the order in which ingest stores them: by month, customer and id. A second void of the same event
@@ -44,9 +41,7 @@ SELECT %(position)s::bigint, e.event_id, e.customer_id, e.event_time, e.metric_i
        e.subscription_id, e.cost, e.currency, e.properties, e.event_name
 FROM event e
 WHERE {event_key.of_event("%(organization_id)s", "%(customer_id)s", "%(event_id)s")} AND (
-    %(time)s::timestamptz IS NULL
-    OR e.event_time >= date_trunc('month', %(time)s::timestamptz, 'UTC')
-    AND e.event_time < date_trunc('month', %(time)s::timestamptz, 'UTC') + interval '1 month'
+    %(time)s::timestamptz IS NULL OR {in_month_of("%(time)s::timestamptz")}
 )
 ORDER BY e.event_time FOR UPDATE OF e
 """

@@ -35,7 +35,9 @@ BEGIN
     LOOP
         EXECUTE 'DELETE FROM ' || name;
     END LOOP;
-    PERFORM setval(seqrelid, seqstart, false) FROM pg_sequence;
+    -- Not those of Citus: the numbers of shards are unique.
+    PERFORM setval(seqrelid, seqstart, false) FROM pg_sequence JOIN pg_class ON oid = seqrelid
+    WHERE relnamespace = 'public'::regnamespace;
 END
 $$
 """

@@ -2,7 +2,6 @@
 
 from datetime import datetime
 
-import psycopg
 import pytest
 from sqlalchemy import text
 
@@ -11,7 +10,7 @@ from store.postgres.database import Database, driver
 from store.views import alarm_candidates
 from store.views.alarm_candidates import MAX_PERIOD_ENDS, AlarmFilter, Position
 from tests.support.postgres.only_one_server import reads_plans
-from tests.support.postgres.plans import recorded
+from tests.support.postgres.plans import analyze, recorded
 from tests.support.server.sharing import own_database
 
 pytestmark = own_database
@@ -39,9 +38,7 @@ async def filled(database: Database, database_url: str, organization_id: int, cl
     parameters = {"organization_id": organization_id, "number": STATES, "now": clock.now()}
     async with database.transaction() as connection:
         await connection.execute(FILL, parameters)
-    # Not in the transaction: distributed tables refuse that.
-    async with await psycopg.AsyncConnection.connect(database_url, autocommit=True) as analyzing:
-        await analyzing.execute("ANALYZE alert_state")
+    await analyze(database_url, "alert_state")
     return organization_id
 
 

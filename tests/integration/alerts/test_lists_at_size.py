@@ -15,7 +15,8 @@ from store.postgres.database import Connection, Database
 from store.views import covering_alerts
 from store.views.customer_views import CustomerView
 from tests.support.alerts.stored import NEW_ALERT, create_alert
-from tests.support.postgres.plans import recorded
+from tests.support.postgres.only_one_server import reads_plans
+from tests.support.postgres.plans import analyze, recorded
 from tests.support.server.sharing import own_database
 
 pytestmark = own_database
@@ -64,7 +65,7 @@ EXAMINING = {
 
 
 @pytest.fixture
-async def copied(database: Database, organization_id: int, clock: ManualClock) -> AlertDefinition:
+async def copied(database: Database, database_url: str, organization_id: int, clock: ManualClock) -> AlertDefinition:
     """The alert of all customers of which there are copies for single customers, in two organizations."""
     created = await create_alert(database, organization_id, clock)
     async with database.transaction() as connection:
@@ -73,7 +74,7 @@ async def copied(database: Database, organization_id: int, clock: ManualClock) -
     async with database.transaction() as connection:
         await fill(connection, organization_id, created.alert_id, ALERTS)
         await fill(connection, other, theirs.alert_id, 100)
-        await connection.execute(text("ANALYZE alert"))
+    await analyze(database_url, "alert")
     return created
 
 
@@ -108,6 +109,7 @@ async def pages(
                 return found, number
 
 
+@reads_plans
 @pytest.mark.usefixtures("copied")
 async def test_a_page_of_alerts_reads_a_page_of_an_index_or_a_bounded_number_of_alerts(
     database: Database, database_url: str, organization_id: int
@@ -174,6 +176,7 @@ async def test_a_label_that_many_alerts_have_is_found_in_the_order_of_age(
     assert number == ALERTS // PAGE + 1
 
 
+@reads_plans
 @pytest.mark.parametrize(("customer_id", "own"), [("few", 3), ("many", 497), ("acme", 0)])
 async def test_the_alerts_of_a_customer_are_read_without_those_of_others(
     database: Database,
@@ -215,6 +218,7 @@ WHERE organization_id = :organization_id AND alert_id = :alert_id
 """)
 
 
+@reads_plans
 @pytest.mark.parametrize("plans", [1, covering_alerts.MAX_PLANS + 5])
 async def test_the_alerts_of_a_customer_are_read_without_those_of_other_plans(
     database: Database,
@@ -237,8 +241,7 @@ async def test_the_alerts_of_a_customer_are_read_without_those_of_other_plans(
             ),
             {"organization_id": organization_id, "plans": plans},
         )
-    async with database.transaction() as connection:
-        await connection.execute(text("ANALYZE alert"))
+    await analyze(database_url, "alert")
     async with database.transaction() as connection:
         view = await CustomerView.open(connection, organization_id, "acme", clock.now())
         with recorded() as statements:
@@ -247,6 +250,7 @@ async def test_the_alerts_of_a_customer_are_read_without_those_of_other_plans(
     assert sum(cost.rows for cost in statements.costs(database_url)) <= PAGE
 
 
+@reads_plans
 async def test_labels_of_another_organization_are_not_read(
     database: Database, database_url: str, organization_id: int, clock: ManualClock
 ) -> None:
@@ -256,8 +260,8 @@ async def test_labels_of_another_organization_are_not_read(
         await fill(connection, organization_id, theirs.alert_id, ALERTS)
     labelled = replace(NEW_ALERT, labels={"env": "prod"}, scope=Scope(ScopeKind.CUSTOMER, customer_id="few"))
     created = await create_alert(database, ours, clock, labelled)
+    await analyze(database_url, "alert")
     async with database.transaction() as connection:
-        await connection.execute(text("ANALYZE alert"))
         with recorded() as statements:
             found = await lists.page(connection, ours, AlertFilter(labels={"env": "prod"}), after=None, limit=PAGE)
     assert [one.alert_id for one in found.items] == [created.alert_id]

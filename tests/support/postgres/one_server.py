@@ -53,6 +53,7 @@ ONE_SERVER: Mapping[str, str] = {
     "notifications.feed._WITH_LATER_ENTRIES": "_WITH_LATER_POSITIONS, and organizations_with_pending",
     "notifications.placing._HAS_PENDING": "store.notifications.cluster_placing",
     "notifications.placing._PLACE": "store.notifications.cluster_placing",
+    "notifications.placing._SHOWN": "store.notifications.cluster_placing",
     # Parts of statements, and statements of one customer.
     "balances.held_segments._COVERED": "_COVERED_JOINED",
     "monitoring.backlog._ALL": "_DELIVERIES_ALONE and _OTHERS",

@@ -40,6 +40,12 @@ class Statements:
         return found
 
 
+async def analyze(url: str, tables: str) -> None:
+    """Gathers statistics of tables. Not in a transaction: Citus refuses that."""
+    async with await psycopg.AsyncConnection.connect(url, autocommit=True) as connection:
+        await connection.execute(f"ANALYZE {tables}".encode())
+
+
 @contextlib.contextmanager
 def recorded(is_wanted: Any = lambda: True) -> Iterator[Statements]:
     """Records the statements of this process that read or write rows. is_wanted: asked at each of them."""

@@ -37,6 +37,9 @@ _NO_COLUMNS = re.compile(r"\bSELECT\s+FROM\s+([a-z_]+)\b")
 _RETURNING = re.compile(r"\bRETURNING\b")
 _UPSERT = re.compile(r"\bDO UPDATE SET\b")
 _TIME = re.compile(r"\b(?:now|clock_timestamp|statement_timestamp|transaction_timestamp|random)\s*\(")
+# A day or month later, by the TimeZone of a node, and a text by its DateStyle: Citus opens sessions with those.
+_LATER = re.compile(r",\s*'UTC'\)\s*[+-]")
+_TEXT_OF_TIME = re.compile(r"\w+_(?:time|start|end)\b(?:\s+END)?\)*(?:::text|\s+AS\s+text)\b")
 _APART = (Placement.COORDINATOR, Placement.COORDINATOR_ALONE)
 
 
@@ -193,6 +196,10 @@ def _offences(text: str, names: set[str], distributed: str) -> Iterable[str]:
         yield f"selects no column of {distributed}: write SELECT 1, because Citus gives such rows no type"
     if any(_tables(subquery) & _by_customer() for subquery in _returned(text)):
         yield "has a subquery in RETURNING"
+    if _LATER.search(text):
+        yield "adds to a time with a zone: nodes have a TimeZone of their own, so truncate a time AT TIME ZONE 'UTC'"
+    if _TEXT_OF_TIME.search(text):
+        yield "makes a text of a time: nodes have a DateStyle of their own, so write json_build_array(…)->>0"
     if _FUNCTION_ROWS.search(text) and not of_one and _depends_on_function(text):
         yield f"has a correlated subquery over {distributed} for each row of a function"
 

@@ -5,7 +5,9 @@ import contextlib
 import gc
 import logging
 import random
+import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextvars import ContextVar
 from typing import Any
 
 import pytest
@@ -244,6 +246,27 @@ async def test_a_stop_before_the_start_does_nothing() -> None:
     task.start()
     async with within("the first step"):
         await begun.wait()
+    await task.stop()
+
+
+async def test_a_task_keeps_nothing_of_the_call_that_starts_it() -> None:
+    class Call:
+        pass
+
+    current: ContextVar[Call] = ContextVar("call of this test")
+    task = task_of(lambda: asyncio.sleep(0), interval=UNTIL_WOKEN)
+
+    async def call() -> weakref.ref[Call]:
+        current.set(made := Call())
+        task.start()
+        await passes(5)
+        return weakref.ref(made)
+
+    started_by = await asyncio.create_task(call())
+    await passes(5)
+    gc.collect()
+    assert started_by() is None
+    assert task.is_running
     await task.stop()
 
 

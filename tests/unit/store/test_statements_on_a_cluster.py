@@ -100,6 +100,12 @@ def test_each_exception_is_needed() -> None:
             "for each row of a function",
         ),
         (
+            "SELECT 1 FROM event e WHERE e.event_time < date_trunc('month', %(at)s, 'UTC') + interval '1 month'",
+            "adds to a time with a zone",
+        ),
+        ("SELECT l.amount::text, (CASE WHEN new THEN x ELSE l.update_time END)::text FROM gauge l", "text of a time"),
+        ("SELECT CAST(n.create_time AS text) FROM notification n", "text of a time"),
+        (
             "INSERT INTO organization_quota AS q (n) VALUES (1) ON CONFLICT (n) DO UPDATE SET update_time = now()",
             "by a function of the time",
         ),
