@@ -30,6 +30,7 @@ from store.usage import events as stored_events
 from tests.support.balances.holder import Holder
 from tests.support.postgres.lock_waits import END_WAITING_SESSIONS, until_it_waits_for_a_lock
 from tests.support.postgres.nodes import workers
+from tests.support.postgres.worker_node import move_away
 from tests.support.usage.caller import Caller, ingest_held, usage_alert
 from tests.support.usage.service import GRACE
 
@@ -45,16 +46,9 @@ _GAUGES = "SELECT customer_id, value FROM gauge WHERE organization_id = %(organi
 _STORED = """
 SELECT customer_id, sum(quantity) FROM event WHERE organization_id = %(organization_id)s GROUP BY 1 ORDER BY 1
 """
-_MOVE = "SELECT citus_move_shard_placement(%s, %s, %s, %s, %s, 'block_writes')"
 _LIES_HERE = """
 SELECT groupid = (SELECT groupid FROM pg_dist_local_group) FROM pg_dist_placement
 WHERE shardid = get_shard_id_for_distribution_column('customer', CAST(:customer_id AS text))
-"""
-_SHARD = """
-SELECT shardid, n.nodename, n.nodeport, other.nodename, other.nodeport
-FROM pg_dist_placement p JOIN pg_dist_node n USING (groupid)
-JOIN pg_dist_node other ON other.groupid NOT IN (0, p.groupid) AND other.noderole = 'primary'
-WHERE shardid = get_shard_id_for_distribution_column('customer', %s::text) LIMIT 1
 """
 
 
@@ -249,19 +243,15 @@ async def _assert_totals(caller: Caller) -> None:
 
 async def test_shard_that_moves_meanwhile_costs_nothing(servers: list[Server], caller: Caller) -> None:
     server = servers[0]
-    with psycopg.connect(caller.database_url, autocommit=True) as connection:
-        found = connection.execute(_SHARD, ("c0",)).fetchone()
-        assert found is not None
-        shard, *places = found
-        await server.send(*server.events(["c0"] * 3))
-        sending = asyncio.create_task(server.send(*server.events(_CUSTOMERS * 2)))
-        await asyncio.to_thread(connection.execute, _MOVE, (shard, *places))
-        await sending
-        await server.send(*server.events(_CUSTOMERS))  # by the map of before
-        version = server.nodes.version
-        await server.nodes.refresh()
-        assert server.nodes.version == version + 1
-        await server.send(*server.events(_CUSTOMERS))
+    await server.send(*server.events(["c0"] * 3))
+    sending = asyncio.create_task(server.send(*server.events(_CUSTOMERS * 2)))
+    await asyncio.to_thread(move_away, caller.database_url, "c0")
+    await sending
+    await server.send(*server.events(_CUSTOMERS))  # by the map of before
+    version = server.nodes.version
+    await server.nodes.refresh()
+    assert server.nodes.version == version + 1
+    await server.send(*server.events(_CUSTOMERS))
     await _assert_totals(caller)
 
 
@@ -298,20 +288,17 @@ async def test_move_of_a_shard_waits_for_a_commit_that_holds_it(servers: list[Se
     shard = _shard_of(server, "c0")
     organization_id = server.organization.organization_id
     event = server.events(["c0"])[0]
-    with psycopg.connect(caller.database_url, autocommit=True) as connection:
-        place = connection.execute(_SHARD, ("c0",)).fetchone()
-        assert place is not None
-        async with pool.transaction() as at_node:
-            raw = await driver(at_node)
-            async with raw.pipeline():
-                await organizations.send_lock_shared(raw, organization_id)
-                placed = await shard_tables.send_hold(raw, [shard])
-            await shard_tables.check(placed, [shard])
-            moving = asyncio.create_task(asyncio.to_thread(connection.execute, _MOVE, place))
-            await until_it_waits_for_a_lock(server.database, moving)
-            rows = stored_events.copy_text(organization_id, server.clock.now(), [event])
-            await stored_events.copy(raw, rows, table=shard.event)
-        await moving
+    async with pool.transaction() as at_node:
+        raw = await driver(at_node)
+        async with raw.pipeline():
+            await organizations.send_lock_shared(raw, organization_id)
+            placed = await shard_tables.send_hold(raw, [shard])
+        await shard_tables.check(placed, [shard])
+        moving = asyncio.create_task(asyncio.to_thread(move_away, caller.database_url, "c0"))
+        await until_it_waits_for_a_lock(server.database, moving)
+        rows = stored_events.copy_text(organization_id, server.clock.now(), [event])
+        await stored_events.copy(raw, rows, table=shard.event)
+    await moving
     async with pool.transaction() as at_node:
         raw = await driver(at_node)
         async with raw.pipeline():
