@@ -19,7 +19,7 @@ from store.postgres.database import Database, DatabaseUnavailable
 from tests.support.databases import Template
 from tests.support.notifications.watching import committer, notify
 from tests.support.postgres.nodes import workers
-from tests.support.postgres.worker_node import WorkerNode, customers_by_node, move_shard
+from tests.support.postgres.worker_node import WorkerNode, customers_by_node, move_away
 from tests.support.usage.caller import Caller
 from tests.support.waiting import within
 
@@ -113,9 +113,7 @@ async def test_a_gauge_keeps_its_order_whichever_node_its_notifications_come_thr
             while not await written(chance.choice(nodes), customer_id, sequence):
                 pass
             if sequence == MOVED_AFTER and customer_id == CUSTOMERS[0]:
-                [here] = customers_by_node(caller.database_url, [customer_id])
-                [there] = [one for one in workers() if one != here]
-                await asyncio.to_thread(move_shard, caller.database_url, customer_id, there)
+                await asyncio.to_thread(move_away, caller.database_url, customer_id)
 
     async def places() -> None:
         while not done.is_set():

@@ -29,6 +29,7 @@ from tests.support.notifier.delivery_queue import (
     release_expired,
 )
 from tests.support.notifier.house import House, body_of, configuration
+from tests.support.postgres.nodes import workers
 from tests.support.webhooks.attempts import write_results
 from webhooks.deliveries import DeliveryStatus
 from webhooks.secret_box import SecretBox, secret_context
@@ -228,21 +229,23 @@ async def test_pending_work_names_each_kind_of_work(house: House) -> None:
             found = await pending_work(connection)
         return found.outbox, found.due, found.expired
 
+    # On a cluster, only a fan-out reads the outbox.
+    empty, filled = (None, None) if workers() else (False, True)
     await house.endpoint("https://example.com/hook")
-    assert await waiting() == (False, False, False)
+    assert await waiting() == (empty, False, False)
     await house.notify()
-    assert await waiting() == (True, False, False)
+    assert await waiting() == (filled, False, False)
     await fan_out(house)
-    assert await waiting() == (False, True, False)
+    assert await waiting() == (empty, True, False)
     [claimed] = await claim(house)
-    assert await waiting() == (False, False, False)
+    assert await waiting() == (empty, False, False)
     await house.expire_leases()
-    assert await waiting() == (False, False, True)
+    assert await waiting() == (empty, False, True)
     await release_expired(house)
-    assert await waiting() == (False, True, False)
+    assert await waiting() == (empty, True, False)
     [claimed] = await claim(house)
     await record(house, [failed(claimed, timedelta(hours=1))])
-    assert await waiting() == (False, False, False)
+    assert await waiting() == (empty, False, False)
 
 
 async def test_one_refused_row_refuses_its_batch_and_leaves_no_trace(house: House) -> None:

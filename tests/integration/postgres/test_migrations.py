@@ -25,6 +25,7 @@ from store.postgres.database import Database, sync_engine
 from store.tables import metadata
 from tests.support.databases import Template
 from tests.support.postgres.nodes import workers
+from tests.support.postgres.only_one_server import has_old_keys
 from tests.support.server.sharing import own_database
 from tests.support.usage.event_keys import key_definitions
 
@@ -102,6 +103,7 @@ STORE = (
 )
 
 
+@has_old_keys
 async def test_partitions_without_events_get_the_narrow_key_and_the_others_keep_theirs(database_url: str) -> None:
     """As on a database of the version before, while a server of it stores an event in a partition that was empty."""
 

@@ -82,6 +82,9 @@ def test_a_transaction_pooler_is_refused_at_the_start_with_the_reason(
 ) -> None:
     with pgbouncer(tmp_path, server_url, "transaction") as url:
         monkeypatch.setenv("TIDEMARK_DATABASE_URL", url)
+        # `up` looks first whether its ports are free.
+        monkeypatch.setenv("TIDEMARK_LISTEN", "127.0.0.1:0")
+        monkeypatch.setenv("TIDEMARK_CONSOLE_LISTEN", "127.0.0.1:0")
         for command in ("serve", "notify", "up", "migrate"):
             result = CliRunner().invoke(tidemark, [command])
             assert result.exit_code == 1

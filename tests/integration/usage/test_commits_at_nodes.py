@@ -21,11 +21,10 @@ from store.usage import events as stored_events
 from tests.support.balances.holder import Holder
 from tests.support.postgres.lock_waits import END_WAITING_SESSIONS, until_it_waits_for_a_lock
 from tests.support.postgres.nodes import workers
+from tests.support.postgres.worker_node import move_away
 from tests.support.usage.caller import Caller, ingest_held, usage_alert
 from tests.support.usage.node_servers import (
     CUSTOMERS,
-    MOVE,
-    PLACE_AND_OTHER,
     Server,
     assert_totals,
     prepared,
@@ -149,19 +148,15 @@ async def test_servers_that_share_customers_are_exact_while_rules_change(
 
 async def test_shard_that_moves_meanwhile_costs_nothing(servers: list[Server], caller: Caller) -> None:
     server = servers[0]
-    with psycopg.connect(caller.database_url, autocommit=True) as connection:
-        found = connection.execute(PLACE_AND_OTHER, ("c0",)).fetchone()
-        assert found is not None
-        shard, *places = found
-        await server.send(*server.events(["c0"] * 3))
-        sending = asyncio.create_task(server.send(*server.events(CUSTOMERS * 2)))
-        await asyncio.to_thread(connection.execute, MOVE, (shard, *places))
-        await sending
-        await server.send(*server.events(CUSTOMERS))  # by the map of before
-        version = server.nodes.version
-        await server.nodes.refresh()
-        assert server.nodes.version == version + 1
-        await server.send(*server.events(CUSTOMERS))
+    await server.send(*server.events(["c0"] * 3))
+    sending = asyncio.create_task(server.send(*server.events(CUSTOMERS * 2)))
+    await asyncio.to_thread(move_away, caller.database_url, "c0")
+    await sending
+    await server.send(*server.events(CUSTOMERS))  # by the map of before
+    version = server.nodes.version
+    await server.nodes.refresh()
+    assert server.nodes.version == version + 1
+    await server.send(*server.events(CUSTOMERS))
     await assert_totals(caller)
 
 
@@ -198,20 +193,17 @@ async def test_move_of_a_shard_waits_for_a_commit_that_holds_it(servers: list[Se
     shard = _shard_of(server, "c0")
     organization_id = server.organization.organization_id
     event = server.events(["c0"])[0]
-    with psycopg.connect(caller.database_url, autocommit=True) as connection:
-        place = connection.execute(PLACE_AND_OTHER, ("c0",)).fetchone()
-        assert place is not None
-        async with pool.transaction() as at_node:
-            raw = await driver(at_node)
-            async with raw.pipeline():
-                await organizations.send_lock_shared(raw, organization_id)
-                placed = await shard_tables.send_hold(raw, [shard])
-            await shard_tables.check(placed, [shard])
-            moving = asyncio.create_task(asyncio.to_thread(connection.execute, MOVE, place))
-            await until_it_waits_for_a_lock(server.database, moving)
-            rows = stored_events.copy_text(organization_id, server.clock.now(), [event])
-            await stored_events.copy(raw, rows, table=shard.event)
-        await moving
+    async with pool.transaction() as at_node:
+        raw = await driver(at_node)
+        async with raw.pipeline():
+            await organizations.send_lock_shared(raw, organization_id)
+            placed = await shard_tables.send_hold(raw, [shard])
+        await shard_tables.check(placed, [shard])
+        moving = asyncio.create_task(asyncio.to_thread(move_away, caller.database_url, "c0"))
+        await until_it_waits_for_a_lock(server.database, moving)
+        rows = stored_events.copy_text(organization_id, server.clock.now(), [event])
+        await stored_events.copy(raw, rows, table=shard.event)
+    await moving
     async with pool.transaction() as at_node:
         raw = await driver(at_node)
         async with raw.pipeline():

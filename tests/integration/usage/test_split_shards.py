@@ -13,16 +13,10 @@ from store.identity import organizations
 from store.identity.node_epochs import LOCK_CLASS
 from tests.support.postgres.lock_waits import until_it_waits_for_a_lock
 from tests.support.postgres.nodes import workers
+from tests.support.postgres.worker_node import move_away
 from tests.support.server.sharing import own_database
 from tests.support.usage.caller import Caller, usage_alert
-from tests.support.usage.node_servers import (
-    CUSTOMERS,
-    MOVE,
-    PLACE_AND_OTHER,
-    Server,
-    assert_in_their_shards,
-    servers_of,
-)
+from tests.support.usage.node_servers import CUSTOMERS, Server, assert_in_their_shards, servers_of
 
 pytestmark = [
     own_database,
@@ -118,9 +112,7 @@ async def test_customer_that_is_isolated_in_a_shard_of_its_own_is_exact(
         await sending
         await server.nodes.refresh()
         await caller.create(usage_alert("1"))
-        found = connection.execute(PLACE_AND_OTHER, ("c0",)).fetchone()
-        assert found is not None
-        await asyncio.to_thread(connection.execute, MOVE, found)
+        await asyncio.to_thread(move_away, caller.database_url, "c0")
     for one in servers:
         await one.send(*one.events(CUSTOMERS))
     isolated = (

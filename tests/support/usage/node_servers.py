@@ -28,14 +28,6 @@ _GAUGES = "SELECT customer_id, value FROM gauge WHERE organization_id = %(organi
 _STORED = """
 SELECT customer_id, sum(quantity) FROM event WHERE organization_id = %(organization_id)s GROUP BY 1 ORDER BY 1
 """
-MOVE = "SELECT citus_move_shard_placement(%s, %s, %s, %s, %s, 'block_writes')"
-# The parameters of MOVE, for the shard of a customer.
-PLACE_AND_OTHER = """
-SELECT shardid, n.nodename, n.nodeport, other.nodename, other.nodeport
-FROM pg_dist_placement p JOIN pg_dist_node n USING (groupid)
-JOIN pg_dist_node other ON other.groupid NOT IN (0, p.groupid) AND other.noderole = 'primary'
-WHERE shardid = get_shard_id_for_distribution_column('customer', %s::text) LIMIT 1
-"""
 
 
 @dataclass

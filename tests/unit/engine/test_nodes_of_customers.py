@@ -9,7 +9,7 @@ import pytest
 from engine.ingest.nodes import CustomerShards, Nodes
 from store.citus import customer_nodes
 from store.citus.customer_nodes import NodeMap
-from store.citus.shard_tables import ShardTables
+from store.citus.shard_tables import TABLES, ShardTables
 from store.identity import organizations
 from store.postgres.database import Database, DatabaseUnavailable
 from store.postgres.failures import CONNECTION_LOST
@@ -73,7 +73,7 @@ async def test_database_that_stays_away_is_reported() -> None:
 
 async def test_shard_that_was_split_is_not_taken_for_its_first_part(monkeypatch: pytest.MonkeyPatch) -> None:
     """A commit that waits was divided by the map of before, in which the numbers of shards were others."""
-    whole, first, second, other = (ShardTables(number, f"event_{number}", "g", "w") for number in range(4))
+    whole, first, second, other = (ShardTables(number, *(f"{one}_{number}" for one in TABLES)) for number in range(4))
     split = NodeMap([-(2**31), -10, 0], [None] * 3, [first, second, other])
 
     async def read(_: object) -> NodeMap:
