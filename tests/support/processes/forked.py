@@ -12,6 +12,7 @@ import atexit
 import contextlib
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -19,7 +20,6 @@ from asyncio.subprocess import DEVNULL, PIPE, Process, SubprocessStreamProtocol
 from collections.abc import Mapping, Sequence
 from functools import cache, partial
 from pathlib import Path
-from signal import SIGKILL, SIGTERM, pidfd_send_signal
 from typing import IO
 
 from cli.serving.processes import Child
@@ -107,7 +107,7 @@ class _Forked(asyncio.SubprocessTransport):
         if not answer:  # the fork server was killed
             self.kill()
         os.close(self._handle)
-        self._code = int(answer) if answer else -SIGKILL
+        self._code = int(answer) if answer else -signal.SIGKILL
         self._ended.set()
 
     def get_pid(self) -> int:
@@ -119,18 +119,18 @@ class _Forked(asyncio.SubprocessTransport):
     def get_pipe_transport(self, fd: int) -> asyncio.BaseTransport | None:
         return self.pipes.get(fd)
 
-    def send_signal(self, signal: int) -> None:
+    def send_signal(self, number: int) -> None:
         if self._code is not None:
             raise ProcessLookupError
         # Not with its number, which another process may have once the fork server knows of the end.
         with contextlib.suppress(ProcessLookupError):  # it has ended, which this loop does not know yet
-            pidfd_send_signal(self._handle, signal)
+            signal.pidfd_send_signal(self._handle, number)
 
     def terminate(self) -> None:
-        self.send_signal(SIGTERM)
+        self.send_signal(signal.SIGTERM)
 
     def kill(self) -> None:
-        self.send_signal(SIGKILL)
+        self.send_signal(signal.SIGKILL)
 
     async def _wait(self) -> int:
         await self._ended.wait()
