@@ -3,7 +3,7 @@
 import click
 
 from generated.tidemark.v1.event_type_pb2 import EventType
-from server.mapping.event_types import NUMBERS
+from server.mapping.event_type_numbers import NUMBERS
 
 
 def event_type_numbers(

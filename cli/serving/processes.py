@@ -81,24 +81,7 @@ class Child:
         self._stop_requested = False
         self._has_started = False
         inherited = [] if self.monitoring is None else [self.monitoring.fileno()]
-        self._process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-P",  # the current folder may contain a package of the same name
-            "-m",
-            "cli.main",
-            *self._arguments,
-            "--with-parent",
-            str(os.getpid()),
-            *(f"--monitoring-socket={number}" for number in inherited),
-            pass_fds=inherited,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=self._log,
-            env=self.environment,
-            # In a session of its own, the child gets the parent's SIGTERM alone. The terminal's Ctrl-C would be a
-            # second signal, which ends the child before it has drained.
-            start_new_session=True,
-        )
+        self._process = await self._started(inherited)
         if self._stop_requested:  # while the process was being made, and could get no signal
             self.request_stop()
         assert self._process.stdout is not None
@@ -112,6 +95,27 @@ class Child:
                 self._ready_event.set()
                 return
         raise NotStarted(self.name, describe_exit(await self._process.wait()))
+
+    async def _started(self, sockets: Sequence[int]) -> asyncio.subprocess.Process:
+        """Starts the process, which inherits these sockets for its monitoring."""
+        return await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-P",  # the current folder may contain a package of the same name
+            "-m",
+            "cli.main",
+            *self._arguments,
+            "--with-parent",
+            str(os.getpid()),
+            *(f"--monitoring-socket={number}" for number in sockets),
+            pass_fds=sockets,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=self._log,
+            env=self.environment,
+            # In a session of its own, the child gets the parent's SIGTERM alone. The terminal's Ctrl-C would be a
+            # second signal, which ends the child before it has drained.
+            start_new_session=True,
+        )
 
     async def wait(self) -> int:
         """Waits until it has ended; returns its exit code, or the negative number of a signal."""

@@ -17,7 +17,7 @@ from generated.tidemark.v1.webhook_service_pb2 import (
 )
 from server.calls.validation import Violations, to_timestamp
 from server.mapping.endpoint_settings import PATH, SETTINGS, read_settings
-from server.mapping.event_types import NUMBERS
+from server.mapping.event_type_numbers import NUMBERS
 from server.mapping.labels import read_labels
 from store.endpoints.endpoints import EndpointFilter, NewEndpoint
 from store.endpoints.rows import Endpoint, EndpointState, Settings

@@ -4,11 +4,9 @@ from collections.abc import Collection, Mapping, Sequence
 
 from generated.tidemark.v1.event_type_pb2 import EventType
 from server.calls.validation import Violations
+from server.mapping.event_type_numbers import NUMBERS
 from webhooks.example_events import EXAMPLE_TYPES
 
-NUMBERS: Mapping[str, EventType.ValueType] = {
-    name: EventType.Value(f"EVENT_TYPE_{name.replace('.', '_').upper()}") for name in EXAMPLE_TYPES
-}
 _NAMES: Mapping[int, str] = {number: name for name, number in NUMBERS.items()}
 
 

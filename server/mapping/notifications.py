@@ -8,7 +8,8 @@ from generated.tidemark.v1 import condition_pb2, notification_pb2
 from generated.tidemark.v1.alert_service_pb2 import ListNotificationsRequest, WatchNotificationsRequest
 from server.calls.validation import Violations, to_timestamp
 from server.mapping.alerts import read_condition_types
-from server.mapping.event_types import NUMBERS, read_event_types
+from server.mapping.event_type_numbers import NUMBERS
+from server.mapping.event_types import read_event_types
 from server.mapping.notification_details import write_detail
 from store.notifications.feed import FeedEntry, NotificationFilter
 

@@ -12,7 +12,8 @@ from generated.tidemark.v1 import (
 )
 from generated.tidemark.v1.webhook_service_pb2 import ListDeliveriesRequest
 from server.calls.validation import Violations, to_timestamp
-from server.mapping.event_types import NUMBERS, read_event_types
+from server.mapping.event_type_numbers import NUMBERS
+from server.mapping.event_types import read_event_types
 from store.deliveries.deliveries import Attempt, Delivery, DeliveryFilter
 from store.deliveries.operator_event_log import LoggedEvent
 from store.deliveries.redelivery_jobs import RedeliveryJob

@@ -14,7 +14,8 @@ from server.calls.idempotency import answer_once, read_request_id
 from server.calls.validation import Violations
 from server.mapping.alerts import read_condition_type
 from server.mapping.audited_resources import changed
-from server.mapping.event_types import NUMBERS, read_event_type, read_event_types
+from server.mapping.event_type_numbers import NUMBERS
+from server.mapping.event_types import read_event_type, read_event_types
 from server.mapping.webhooks import delivery_message, job_message, read_statuses
 from server.webhooks.errors import endpoint_disabled, endpoint_not_found, notification_not_handed_out
 from store.deliveries import deliveries, operator_event_log, redelivery, redelivery_jobs

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import sys
 from dataclasses import dataclass
 
 from sqlalchemy import text
@@ -17,6 +16,7 @@ from server.calls.validation import to_timestamp
 from store.deliveries import outbox
 from store.postgres.database import Database
 from tests.support.notifier.house import House
+from tests.support.processes.forked import started
 from tests.support.server.running import Running, running
 from tests.support.waiting import within
 
@@ -33,8 +33,8 @@ class Ended:
 async def run(server: Running | None, *arguments: str) -> Ended:
     """Runs the command as a process of its own. server: None for an address where none listens."""
     address = "127.0.0.1:1" if server is None else f"127.0.0.1:{server.port}"
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-P", "-m", "cli.main", "explain", *arguments, "--server", address),
+    process = await started(
+        *("explain", *arguments, "--server", address),
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )

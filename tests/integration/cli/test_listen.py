@@ -4,7 +4,6 @@ import asyncio
 import json
 import re
 import signal
-import sys
 from typing import Any
 
 from aiohttp import web
@@ -26,6 +25,7 @@ from generated.tidemark.v1.webhook_service_pb2_grpc import WebhookServiceStub
 from runtime.clock import SystemClock
 from store.postgres.database import Database
 from tests.support.notifier.house import House, configuration, running_notifier
+from tests.support.processes.forked import started
 from tests.support.server.running import running
 from webhooks.deliveries import DeliveryStatus
 
@@ -46,8 +46,8 @@ async def test_listen_adds_an_endpoint_gives_its_answers_and_deletes_the_endpoin
         # Of a process that was killed: no process has such a number.
         killed = Endpoint(url="https://example.com/", labels={**labels_of_this_process(), PROCESS_LABEL: "999999999"})
         left_behind = await webhooks.CreateEndpoint(CreateEndpointRequest(endpoint=killed))
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-P", "-m", "cli.main", "listen", "--json", "--server", f"127.0.0.1:{server.port}"),
+        process = await started(
+            *("listen", "--json", "--server", f"127.0.0.1:{server.port}"),
             *("--answer", "500", "--answer", "200"),
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
@@ -111,8 +111,8 @@ async def test_a_test_event_is_triggered_forwarded_with_its_signature_and_answer
         program,
     ):
         address = f"127.0.0.1:{server.port}"
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-P", "-m", "cli.main", "listen", "--print-json", "--server", address),
+        process = await started(
+            *("listen", "--print-json", "--server", address),
             *("--forward-to", f"{program.host}:{program.port}/hooks", "--events", "alert.reached,alert.resolved"),
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,

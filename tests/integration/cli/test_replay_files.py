@@ -4,7 +4,6 @@ import asyncio
 import json
 import os
 import signal
-import sys
 from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,6 +17,7 @@ from generated.tidemark.v1.alert_service_pb2 import CreateAlertRequest
 from generated.tidemark.v1.alert_service_pb2_grpc import AlertServiceStub
 from runtime.clock import ManualClock
 from store.postgres.database import Database
+from tests.support.processes.forked import started
 from tests.support.server.running import Running, running
 from tests.support.usage.alerts import usage_alert
 from tests.support.waiting import within
@@ -115,11 +115,7 @@ async def test_a_run_that_is_killed_and_continued_loses_nothing_and_counts_nothi
     command = ["replay", str(path), "--resume", "--rejected", str(rejected), "--batch-size", "250", "--json"]
     command += ["--server", f"127.0.0.1:{server.port}"]
     state = path.with_name("usage.csv.replay-state")
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-P",
-        "-m",
-        "cli.main",
+    process = await started(
         *command,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,

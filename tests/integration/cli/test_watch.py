@@ -3,7 +3,6 @@
 import asyncio
 import json
 import signal
-import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -23,12 +22,11 @@ from runtime.clock import ManualClock
 from runtime.configuration import Configuration
 from server.calls.validation import to_timestamp
 from store.postgres.database import Database
+from tests.support.processes.forked import started
 from tests.support.server.running import Running, running
 from tidemark_client.watch.stream import NotificationStream
 
 TIMEOUT = 60.0  # seconds for anything to happen
-
-TIDEMARK = (sys.executable, "-P", "-m", "cli.main")
 
 
 class Usage:
@@ -69,8 +67,7 @@ class Usage:
 @asynccontextmanager
 async def watching(server: Running, *arguments: str) -> AsyncIterator[asyncio.subprocess.Process]:
     """The command as a process of its own."""
-    process = await asyncio.create_subprocess_exec(
-        *TIDEMARK,
+    process = await started(
         *("watch", "--notifications", "--server", f"127.0.0.1:{server.port}"),
         *arguments,
         stdout=asyncio.subprocess.PIPE,

@@ -4,7 +4,6 @@ import asyncio
 import io
 import json
 import os
-import sys
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -24,12 +23,12 @@ from generated.tidemark.v1.usage_pb2 import UsageEvent
 from runtime.clock import ManualClock
 from server.calls.validation import to_timestamp
 from store.postgres.database import Database
+from tests.support.processes.forked import started
 from tests.support.server.running import Running, running
 from tests.support.waiting import within
 
 DEADLINE = 60.0  # seconds
 CUSTOMERS = 60
-TIDEMARK = (sys.executable, "-P", "-m", "cli.main")
 
 
 @pytest.fixture
@@ -119,8 +118,7 @@ async def test_screen_fits_the_width_of_the_terminal(server: Running, width: int
 
 
 async def run(server: Running, *arguments: str) -> tuple[int | None, str, str]:
-    process = await asyncio.create_subprocess_exec(
-        *TIDEMARK,
+    process = await started(
         *arguments,
         *("--server", f"127.0.0.1:{server.port}"),
         stdout=asyncio.subprocess.PIPE,
@@ -148,8 +146,7 @@ async def test_watch_with_json_prints_a_line_of_json_for_each_row(server: Runnin
 async def test_watch_ends_with_141_and_no_message_when_its_reader_is_gone(server: Running, option: str) -> None:
     reader, writer = os.pipe()
     os.close(reader)
-    process = await asyncio.create_subprocess_exec(
-        *TIDEMARK,
+    process = await started(
         *("watch", option, "--server", f"127.0.0.1:{server.port}"),
         stdout=writer,
         stderr=asyncio.subprocess.PIPE,

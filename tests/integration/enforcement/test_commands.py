@@ -2,13 +2,13 @@
 
 import asyncio
 import json
-import sys
 from dataclasses import dataclass
 
 import pytest
 
 from tests.support.enforcement.gateway import put_limit
 from tests.support.enforcement.limits import Limits
+from tests.support.processes.forked import started
 from tests.support.usage.caller import Caller
 from tests.support.waiting import within
 
@@ -24,8 +24,8 @@ class Ended:
 
 async def run(caller: Caller, *arguments: str) -> Ended:
     """Runs a command as a process of its own."""
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-P", "-m", "cli.main", *arguments),
+    process = await started(
+        *arguments,
         *("--server", f"127.0.0.1:{caller.server.port}", "--key", caller.key),
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,

@@ -25,7 +25,7 @@ from generated.tidemark.v1.webhook_service_pb2 import (
     SendTestEventRequest,
 )
 from generated.tidemark.v1.webhook_service_pb2_grpc import WebhookServiceStub
-from server.mapping.event_types import NUMBERS
+from server.mapping.event_type_numbers import NUMBERS
 from store.notifications.operator_events import add
 from tests.support.notifier.house import House
 from tests.support.server.running import reason_of, violations_of

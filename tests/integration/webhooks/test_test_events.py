@@ -32,7 +32,7 @@ from generated.tidemark.v1.webhook_service_pb2 import (
 from generated.tidemark.v1.webhook_service_pb2_grpc import WebhookServiceStub
 from runtime.clock import SystemClock
 from server.calls.validation import to_timestamp
-from server.mapping.event_types import NUMBERS
+from server.mapping.event_type_numbers import NUMBERS
 from store.postgres.database import Database
 from tests.support.notifier.house import House, configuration, running_notifier
 from tests.support.notifier.receiver import Receiver, running_receiver, status

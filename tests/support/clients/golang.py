@@ -1,10 +1,12 @@
 """The Go of this machine, and programs of the Go client that it builds for tests."""
 
 import asyncio
+import contextlib
+import fcntl
 import os
 import shutil
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -31,15 +33,16 @@ class Go:
 
     def run(self, *arguments: str) -> str:
         """What a command of Go prints. Fails the test with it if the command fails."""
-        finished = subprocess.run(
-            ["go", *arguments],
-            cwd=self.folder,
-            env={**self.environment, "PWD": str(self.folder)},  # the folder may be a link
-            capture_output=True,
-            text=True,
-            timeout=BUILD_SECONDS,
-            check=False,
-        )
+        with _alone():
+            finished = subprocess.run(
+                ["go", *arguments],
+                cwd=self.folder,
+                env={**self.environment, "PWD": str(self.folder)},  # the folder may be a link
+                capture_output=True,
+                text=True,
+                timeout=BUILD_SECONDS,
+                check=False,
+            )
         assert finished.returncode == 0, f"go {' '.join(arguments)}\n{finished.stdout}{finished.stderr}"
         return finished.stdout
 
@@ -84,6 +87,15 @@ def find_go() -> Go | str:
     if not link.exists():
         link.symlink_to(FOLDER, target_is_directory=True)
     return Go(link, {**environment, "GO111MODULE": "off", "GOPATH": f"{BUILD / 'path'}:{DEBIAN}"}, extra)
+
+
+@contextlib.contextmanager
+def _alone() -> Iterator[None]:
+    """Waits for the builds of other processes of the tests. At the same time, each would compile all of gRPC."""
+    BUILD.mkdir(parents=True, exist_ok=True)
+    with (BUILD / "lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 async def output_of(

@@ -11,6 +11,7 @@ import psycopg
 
 from cli.client.connection import Address
 from cli.serving.processes import LISTENING, RUNNING, Child, NotStarted, child_environment
+from tests.support.processes.forked import ForkedChild
 from tests.support.processes.up import started_by
 from tests.support.waiting import within
 
@@ -132,15 +133,22 @@ class Programs:
     """
 
     def __init__(
-        self, settings: Mapping[str, str], folder: Path, exits: contextlib.AsyncExitStack, *, drain: bool = False
+        self,
+        settings: Mapping[str, str],
+        folder: Path,
+        exits: contextlib.AsyncExitStack,
+        *,
+        drain: bool = False,
+        child: type[Child] = Child,
     ) -> None:
         """folder: where the logs go. drain: whether `exits` drains the programs that still run; otherwise it kills
-        them."""
+        them. child: how they are started."""
         self.variables: dict[str, str] = {}
         self._settings = settings
         self._folder = folder
         self._exits = exits
         self._drain = drain
+        self._child = child
 
     @property
     def url(self) -> str:
@@ -161,7 +169,7 @@ class Programs:
         log = self._folder / f"{name}.log"
         file = self._exits.enter_context(log.open("xb"))
         variables = child_environment({**self._settings, **named, **self.variables}, inherit=False)
-        program = Program(Child(name, arguments, variables, ready, file), log)
+        program = Program(self._child(name, arguments, variables, ready, file), log)
         # Before the start: one that is given up may leave a process.
         self._exits.push_async_callback(program.drained if self._drain else program.killed)
         await program.start()
@@ -170,9 +178,9 @@ class Programs:
 
 @asynccontextmanager
 async def running(url: str, folder: Path) -> AsyncIterator[Programs]:
-    """Programs on the database at `url`; those that still run at the end of the block are killed."""
+    """Programs on the database at `url`, forked; those that still run at the end of the block are killed."""
     async with contextlib.AsyncExitStack() as exits:
-        yield Programs({**SETTINGS, "TIDEMARK_DATABASE_URL": url}, folder, exits)
+        yield Programs({**SETTINGS, "TIDEMARK_DATABASE_URL": url}, folder, exits, child=ForkedChild)
 
 
 def last_lines(log: Path) -> list[str]:

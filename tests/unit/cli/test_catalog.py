@@ -16,7 +16,7 @@ from cli.resources.cells import Times, cell, event_type_text
 from cli.resources.commands import ResourceGroup, arguments_of, command_of, group_of, listed, verbs_of
 from cli.resources.fields import FieldOption
 from cli.resources.tables.model import Resource, Verb
-from server.mapping.event_types import NUMBERS
+from server.mapping.event_type_numbers import NUMBERS
 
 VERBS = [(resource, verb) for resource in RESOURCES.values() for verb in verbs_of(resource)]
 NAMES = [f"{resource.name} {verb.name}" for resource, verb in VERBS]
@@ -124,6 +124,16 @@ print(sorted({{name.partition(".")[0] for name in sys.modules}} & set({forbidden
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert ended.stderr.strip() == "[]"
     assert ended.stdout
+
+
+def test_commands_that_only_call_a_server_start_without_the_store() -> None:
+    program = """
+import sys
+import cli.explain.command, cli.listen.command, cli.replay.command, cli.trigger.command, cli.watch.command
+print(sorted({"alembic", "engine", "psycopg", "sqlalchemy", "store"} & set(sys.modules)))
+"""
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert ended.stdout.strip() == "[]"
 
 
 @pytest.mark.parametrize(("answer", "refused"), [(True, False), (False, True)])
