@@ -17,7 +17,6 @@ from runtime.actions import LogAction
 from server.calls import current_call
 from server.calls.context import Context
 from store.postgres.database import DatabaseUnavailable
-from store.postgres.failures import NODE_LOST
 
 DOMAIN = "tidemark.dev"
 DETAILS_KEY = "grpc-status-details-bin"
@@ -35,13 +34,12 @@ _DATABASE_WORDS = {
     "deadlock": "other requests changed the same data at the same time",
     "lock_timeout": "another request holds a lock that this one needs",
     "statement_canceled": "the database took too long",
+    "node_lost": (
+        "a node of the database cluster does not answer: what concerns its customers, all customers, or rules and"
+        " facts has to wait until it is back; usage of other customers goes on"
+    ),
     "organization_busy": "the organization has as many requests in progress as it may have at the same time",
 }
-# Of a cluster, after the name of the node.
-_NODE_WORDS = (
-    "of the database cluster does not answer: what concerns its customers, all customers, or rules and facts has to"
-    " wait until it is started, or its standby is promoted; the usage of other customers goes on"
-)
 
 logger = logging.getLogger(__name__)
 
@@ -217,8 +215,6 @@ def mapped(error: Exception, table: ErrorTable = _NO_TABLE) -> ApiError:
             extra={"action": LogAction.DATABASE_LOST, "failure": failure.kind, "request_id": request_id},
         )
         words = _DATABASE_WORDS.get(failure.kind, "the database does not answer")
-        if failure is NODE_LOST:
-            words = f"{'a node' if error.node is None else f'the node {error.node}'} {_NODE_WORDS}"
         return Unavailable(
             error_reason_pb2.ERROR_REASON_DATABASE_UNAVAILABLE,
             f"{words}; repeat the request later",

@@ -184,7 +184,7 @@ async def test_calls_that_need_all_workers_are_refused_at_once_with_the_node(
             caller.accounts.ListCustomers(listed, metadata=caller.metadata, timeout=DEADLINE),
         ):
             words = await refused(call)
-            assert words.startswith(f"the node {lost} of the database cluster does not answer")
+            assert words.startswith("a node of the database cluster does not answer")
         await caller.accounts.GetCustomer(read, metadata=caller.metadata, timeout=DEADLINE)
         assert (await caller.send(caller.event("e", customer=there))).accepted == 1
     await until_made(caller, put)
