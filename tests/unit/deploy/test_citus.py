@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from cli.doctor.cluster_node_checks import is_soon
 from tests.support.deployment import CITUS, check_command, documents
 
 FOLDER = CITUS / "kubernetes"
@@ -70,6 +71,7 @@ def test_all_nodes_have_the_same_settings_in_both_forms() -> None:
     assert int(shared[0]["max_prepared_transactions"]) >= int(shared[0]["max_connections"])
     workers = node("tidemark-worker")["spec"]["replicas"]
     assert int(shared[0]["citus.shard_count"]) >= 8 * workers
+    assert is_soon(shared[0]["citus.recover_2pc_interval"])  # or doctor would advise it at once
 
 
 def test_migration_adds_every_worker_by_the_name_of_its_pod() -> None:
