@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from cli.serving.garbage_collection import reduce_garbage_collection
-from tests.support import time_limit
+from tests.support import ignored_signals, time_limit
 from tests.support.databases import FOR_TESTS, Template
 from tests.support.event_loop import use_uvloop
 from tests.support.memory import server_folder
@@ -32,6 +32,7 @@ def pytest_configure(config: pytest.Config) -> None:
     load_profile(config)
     declare_marks(config)
     use_uvloop()
+    ignored_signals.heed()
 
 
 def pytest_report_header(config: pytest.Config) -> str:
