@@ -18,9 +18,11 @@ from store.postgres.database import Database, DriverConnection, driver
 
 STATES = ("40P01", "40001")
 
-_WRITTEN = """
-SELECT string_agg(DISTINCT c.relname, ' ' ORDER BY c.relname)
+# At a node of a cluster, the tables are those of shards: their names end with the number of the shard.
+_WRITTEN = r"""
+SELECT string_agg(DISTINCT t.name, ' ' ORDER BY t.name)
 FROM pg_locks l JOIN pg_class c ON c.oid = l.relation
+CROSS JOIN regexp_replace(c.relname, '_\d+$', '') AS t (name)
 WHERE l.pid = pg_backend_pid() AND l.mode = 'RowExclusiveLock' AND c.relkind IN ('r', 'p') AND NOT c.relispartition
 """
 
