@@ -36,8 +36,8 @@ logger = logging.getLogger(__name__)
 VOIDED_TRIES = 10
 
 
-async def _at_once() -> None:
-    """The default of `between_commits`: nothing has to go on meanwhile."""
+async def at_once() -> None:
+    """Between two commits, where nothing has to go on meanwhile."""
 
 
 class Committer:
@@ -52,7 +52,7 @@ class Committer:
         organization: Organization,
         *,
         containment_commits: int = DEFAULT_LIMITS.ingest.containment_commits,
-        between_commits: Callable[[], Awaitable[None]] = _at_once,
+        between_commits: Callable[[], Awaitable[None]] = at_once,
         first_pause: float = FIRST_PAUSE,
         native: bool = True,
         monitoring: IngestMonitoring | None = None,

@@ -7,12 +7,13 @@ customers of its events are held, and the lane goes on with batches of other cus
 import asyncio
 import time
 from collections import deque
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Set
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 from engine.ingest.batches import Batch, Outcome, add_part
-from engine.ingest.commit import Committer
+from engine.ingest.commit import Committer, at_once
 from engine.ingest.commit_size import CommitSize
 from engine.ingest.pending import Room
 from runtime.fair_semaphore import FairSemaphore, Seat
@@ -67,14 +68,16 @@ class Lane:
     """The batches that wait, and the task that runs while there are any.
 
     last_end: of the last commit, by the event loop's clock. size: the limit of commits. gate: has the seats for its
-    commits. seat: of the commit in progress. division: of a commit that failed, with its customers in `held`.
-    changed: a lane that waits for a division is woken by it.
+    commits. division_gate: has those for a division; None: its commits take seats by themselves. seat: of the commit
+    in progress. division: of a commit that failed, with its customers in `held`. changed: a lane that waits for a
+    division is woken by it.
     """
 
     organization_id: int
     last_end: float
     size: CommitSize
     gate: FairSemaphore
+    division_gate: FairSemaphore | None
     committer: Committer = field(init=False)
     waiting: deque[Waiting] = field(default_factory=deque)
     task: asyncio.Task[None] | None = None
@@ -96,6 +99,15 @@ class Lane:
         """Lets other organizations have their turn between two commits."""
         assert self.seat is not None
         await self.seat.renew()
+
+    @asynccontextmanager
+    async def seat_of_division(self) -> AsyncIterator[Callable[[], Awaitable[None]]]:
+        """A seat for a division; gives what lets other organizations have their turn between two of its commits."""
+        if self.division_gate is None:
+            yield at_once
+        else:
+            async with self.division_gate.seat(self.organization_id) as seat:
+                yield seat.renew
 
     def take(self, limit: int, *, divides: bool) -> list[Waiting]:
         """The batches of the next commit, with at most `limit` events; none if all of them wait for a division.

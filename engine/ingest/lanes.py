@@ -129,8 +129,10 @@ class Lanes:
         node = None
         if self._nodes is not None:
             node = self._nodes.commit_node(number, self._located[organization.organization_id])
-        gate = self._gate if node is None else node.worker.gate
-        lane = Lane(organization.organization_id, -STILL_COMING, CommitSize(self._limits), gate)
+        # A commit that failed at a node is divided at the coordinator, where each of its parts takes a seat. A seat
+        # at the node meanwhile could be the only one that the organization may have there.
+        gate, division_gate = (self._gate, self._gate) if node is None else (node.worker.gate, None)
+        lane = Lane(organization.organization_id, -STILL_COMING, CommitSize(self._limits), gate, division_gate)
         lane.committer = self._committer_of(organization, lane, node)
         return lane
 

@@ -193,8 +193,8 @@ class Pipeline:
     async def _contain(self, lane: Lane, group: list[Waiting]) -> None:
         """Commits a group whose commit has failed without the events that cannot be recorded, beside the lane."""
         try:
-            async with lane.gate.seat(lane.organization_id) as seat:
-                outcomes = await lane.committer.contain([one.part for one in group], seat.renew)
+            async with lane.seat_of_division() as between:
+                outcomes = await lane.committer.contain([one.part for one in group], between)
         except BaseException as error:
             _fail(group, error)
         else:

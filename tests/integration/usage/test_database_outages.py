@@ -2,12 +2,12 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 
 import grpc
 import psycopg
 import pytest
-from sqlalchemy import make_url
+from sqlalchemy import URL, make_url
 
 from engine.limits import BackfillLimits, EngineLimits
 from generated.tidemark.v1 import alert_service_pb2, usage_pb2
@@ -61,8 +61,16 @@ async def cut(caller: Caller) -> int:
 
 @asynccontextmanager
 async def away(caller: Caller) -> AsyncIterator[None]:
-    """Refuses every connection to the database inside the block."""
+    """Refuses every connection to the database inside the block, on each node: workers commit usage by themselves."""
     url = make_url(caller.database_url)
+    async with AsyncExitStack() as stack:
+        for node in (url, *(url.set(host=one.host, port=one.port) for one in workers())):
+            await stack.enter_async_context(_node_away(node))
+        yield
+
+
+@asynccontextmanager
+async def _node_away(url: URL) -> AsyncIterator[None]:
     elsewhere = url.set(database="postgres").render_as_string(hide_password=False)
     async with await psycopg.AsyncConnection.connect(elsewhere, autocommit=True) as connection:
         await connection.execute(f'ALTER DATABASE "{url.database}" ALLOW_CONNECTIONS false'.encode())

@@ -15,12 +15,16 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from store.postgres import pipelines
 from store.postgres.database import Database, DriverConnection, driver
+from tests.support.postgres.nodes import workers
 
 STATES = ("40P01", "40001")
 
-_WRITTEN = """
-SELECT string_agg(DISTINCT c.relname, ' ' ORDER BY c.relname)
+# At a node of a cluster, the tables are those of shards: Citus hides them in pg_class, and their names have numbers.
+_SHOW_SHARDS = "SET LOCAL citus.override_table_visibility = off"
+_WRITTEN = r"""
+SELECT string_agg(DISTINCT t.name, ' ' ORDER BY t.name)
 FROM pg_locks l JOIN pg_class c ON c.oid = l.relation
+CROSS JOIN regexp_replace(c.relname, '_\d+$', '') AS t (name)
 WHERE l.pid = pg_backend_pid() AND l.mode = 'RowExclusiveLock' AND c.relkind IN ('r', 'p') AND NOT c.relispartition
 """
 
@@ -46,6 +50,8 @@ class Conflicts:
         """Fails the open transaction, if its kind has not failed often enough."""
         if not self.on:
             return
+        if workers():
+            await connection.execute(_SHOW_SHARDS)
         row = await (await connection.execute(_WRITTEN)).fetchone()
         written = row[0] if row else None
         if not written or self.failed[written] == len(STATES):

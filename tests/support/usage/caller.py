@@ -331,18 +331,27 @@ async def ingest_held(caller: Caller) -> AsyncIterator[None]:
     """Holds the organization's lock exclusively inside the block, so that commits wait."""
     [[organization_id]] = await caller.rows("SELECT %(organization_id)s")
     async with await psycopg.AsyncConnection.connect(caller.database_url) as connection:
-        await connection.execute("SELECT pg_advisory_xact_lock(%s, %s)", (0x7469, organization_id))
-        if workers():  # also at each node; `store.identity.node_epochs` says why rows are changed first
-            own = {"organization_id": organization_id}
-            await connection.execute(
-                "UPDATE organization_epoch SET epoch = epoch WHERE organization_id = %(organization_id)s", own
-            )
-            await connection.execute(
-                "SELECT pg_advisory_xact_lock(29801, %(organization_id)s::int) FROM organization_epoch"
-                " WHERE organization_id = %(organization_id)s",
-                own,
-            )
+        while True:
+            try:
+                await _hold(connection, organization_id)
+                break
+            except psycopg.errors.DeadlockDetected:  # between nodes, with a backfill, as changes of the service have
+                await connection.rollback()
         yield
+
+
+async def _hold(connection: psycopg.AsyncConnection, organization_id: object) -> None:
+    await connection.execute("SELECT pg_advisory_xact_lock(%s, %s)", (0x7469, organization_id))
+    if workers():  # also at each node; `store.identity.node_epochs` says why rows are changed first
+        own = {"organization_id": organization_id}
+        await connection.execute(
+            "UPDATE organization_epoch SET epoch = epoch WHERE organization_id = %(organization_id)s", own
+        )
+        await connection.execute(
+            "SELECT pg_advisory_xact_lock(29801, %(organization_id)s::int) FROM organization_epoch"
+            " WHERE organization_id = %(organization_id)s",
+            own,
+        )
 
 
 async def waiting_for_locks(caller: Caller, number: int = 1) -> None:
