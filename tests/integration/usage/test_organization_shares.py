@@ -21,6 +21,7 @@ from generated.tidemark.v1 import (
 )
 from runtime.clock import ManualClock
 from store.postgres.database import Database
+from tests.support.postgres.nodes import workers
 from tests.support.server.running import reason_of
 from tests.support.usage.caller import (
     DEADLINE,
@@ -203,9 +204,11 @@ async def test_backfills_of_two_organizations_take_turns(
     try:
         mine = Backfills(database, clock, Transactions(database, clock, timedelta(days=34), RulesRegistry()))
         assert await waiting() == (5, 1)
-        assert await run_once(mine)
+        turns = 2 if workers() else 1  # on a cluster, the next step sees that all nodes show what a backfill found
+        for _ in range(turns):
+            assert await run_once(mine)
         mine_left, others_left = await waiting()
-        assert mine_left >= 4, "a turn is one step of each organization"
+        assert mine_left >= 5 - turns, "a turn is one step of each organization"
         assert others_left == 0, "a turn is one step of each organization"
         while await run_once(mine):
             pass
