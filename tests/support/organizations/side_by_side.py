@@ -212,9 +212,13 @@ async def settled(observer: psycopg.AsyncConnection[Any], database: Database) ->
         return int(row[0]) == 0
 
     await until(nothing_is_left)
+    pending = True
+    while pending:  # on a cluster, a later transaction deletes what is pending no more
+        async with database.transaction() as connection:
+            pending = bool(organizations := sorted(await feed.with_pending_entries(connection)))
+            for organization_id in organizations:
+                await assign_positions(connection, organization_id)
     async with database.transaction() as connection:
-        for organization_id in sorted(await feed.with_pending_entries(connection)):
-            await assign_positions(connection, organization_id)
         for organization_id in await numbering.with_pending(connection):
             while await numbering.assign_numbers(connection, organization_id):
                 pass
