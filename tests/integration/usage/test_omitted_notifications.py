@@ -98,7 +98,8 @@ async def test_omitted_notifications_are_deleted_with_their_retention(caller: Ca
         upkeep = Upkeep(database, clock, timedelta(days=400), kept)
         clock.advance(kept)
         await upkeep.run_once()
-        assert set(await read(caller, token)) == left_out(outcome)
+        for _ in range(2):  # it gives them positions; on a cluster, the next read deletes what was pending
+            assert set(await read(caller, token)) == left_out(outcome)
         clock.advance(timedelta(microseconds=1))
         await upkeep.run_once()
     with pytest.raises(grpc.aio.AioRpcError) as refused:
